@@ -1,0 +1,174 @@
+"""The values that travel from a key press to a picture: actions, controls, frames, deadlines.
+
+Pure values: standard library and numpy only. Everything else in Reverie may import this module; it imports nothing of Reverie.
+
+Sign conventions, everywhere: yaw grows to the right, pitch grows downwards (as a mouse moves on a screen), both in degrees.
+Slots are numbered from 1, as on the keyboard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""One picture, uint8 [h, w, 3], RGB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What the world receives for one frame.
+
+    keys: names of the world's keys that are held (`ActionSpace.keys`, or a device key that its keymap knows, such as "w").
+    mouse: camera turn in degrees for this frame, (yaw to the right, pitch downwards).
+    slot: the selected hotbar slot, from 1; worlds without a hotbar ignore it.
+    """
+
+    keys: frozenset[str] = frozenset()
+    mouse: tuple[float, float] = (0.0, 0.0)
+    slot: int = 1
+
+    def __init__(
+        self, keys: Iterable[str] = (), mouse: tuple[float, float] = (0.0, 0.0), slot: int = 1
+    ) -> None:
+        if isinstance(keys, str):
+            raise ValueError(f"keys is the string {keys!r}; expected a set of names, such as {{{keys!r}}}")
+        object.__setattr__(self, "keys", frozenset(keys))
+        object.__setattr__(self, "mouse", (float(mouse[0]), float(mouse[1])))
+        object.__setattr__(self, "slot", int(slot))
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpace:
+    """Everything a world can be told, and how that becomes numbers. Travels with the world (`config.json`).
+
+    keys: names of the things that can be held, in the order of the encoded vector.
+    camera_limit: greatest camera turn per frame in degrees, along yaw and along pitch; 0 for a world without a camera.
+    num_slots: size of the hotbar; 0 for a world without one.
+    keymap: device key -> key name; the default bindings ("w" -> "forward"). Device keys are "a".."z", "0".."9", "arrowup",
+        "arrowdown", "arrowleft", "arrowright", "space", "shift", "control", "mouse0" (left), "mouse1", "mouse2" (right).
+    """
+
+    keys: tuple[str, ...]
+    camera_limit: float = 0.0
+    num_slots: int = 0
+    keymap: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", tuple(self.keys))
+        object.__setattr__(self, "keymap", dict(self.keymap))
+        if len(set(self.keys)) != len(self.keys):
+            raise ValueError(f"action space names a key twice: {list(self.keys)}")
+        if self.camera_limit < 0 or self.num_slots < 0:
+            raise ValueError("action space: camera_limit and num_slots must not be negative")
+        unknown = sorted(set(self.keymap.values()) - set(self.keys))
+        if unknown:
+            raise ValueError(f"keymap leads to unknown keys {unknown}; the world knows {list(self.keys)}")
+
+    @property
+    def width(self) -> int:
+        """Length of an encoded action: one per key, two for the camera if there is one, one per slot."""
+        return len(self.keys) + (2 if self.camera_limit else 0) + self.num_slots
+
+    def encode(self, action: Action) -> NDArray[np.float32]:
+        """float32 [width]: held keys as 0/1, camera clipped to [-1, 1] of the limit, slot one-hot.
+
+        Raises ValueError on a key or slot that the world does not know, and on a camera that is not finite.
+        """
+        vector = np.zeros(self.width, np.float32)
+        for name in action.keys:
+            vector[self._key_index(name)] = 1.0
+        if self.camera_limit:
+            camera = np.asarray(action.mouse, np.float32) / self.camera_limit
+            if not np.isfinite(camera).all():
+                raise ValueError(f"camera turn {action.mouse} is not finite; expected degrees")
+            vector[len(self.keys) : len(self.keys) + 2] = np.clip(camera, -1.0, 1.0)
+        if self.num_slots:
+            if not 1 <= action.slot <= self.num_slots:
+                raise ValueError(f"slot {action.slot} is not one of 1..{self.num_slots}")
+            vector[self.width - self.num_slots + action.slot - 1] = 1.0
+        return vector
+
+    def decode(self, vector: NDArray[np.floating]) -> Action:
+        """The action that encodes to `vector`, float [width] (keys above 0.5 count as held)."""
+        if vector.shape != (self.width,):
+            raise ValueError(f"encoded action has shape {vector.shape}; expected ({self.width},)")
+        keys = {name for name, held in zip(self.keys, vector, strict=False) if held > 0.5}
+        mouse = (0.0, 0.0)
+        if self.camera_limit:
+            yaw, pitch = vector[len(self.keys) : len(self.keys) + 2] * self.camera_limit
+            mouse = (float(yaw), float(pitch))
+        slot = 1 + int(np.argmax(vector[-self.num_slots :])) if self.num_slots else 1
+        return Action(keys, mouse, slot)
+
+    def _key_index(self, name: str) -> int:
+        key = self.keymap.get(name, name)
+        try:
+            return self.keys.index(key)
+        except ValueError:
+            known = sorted({*self.keys, *self.keymap})
+            raise ValueError(f"unknown key {name!r}; this world knows {known}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "keys": list(self.keys),
+            "camera_limit": self.camera_limit,
+            "num_slots": self.num_slots,
+            "keymap": dict(self.keymap),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """Raw state of the player's devices for one frame, before a keymap gives it meaning.
+
+    held: device keys (see `ActionSpace.keymap`). pointer: movement since the last frame, pixels (right, down). slot: from 1.
+    """
+
+    held: frozenset[str] = frozenset()
+    pointer: tuple[float, float] = (0.0, 0.0)
+    slot: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Keymap:
+    """Turns `Controls` into an `Action`: device key -> key name, and degrees of camera per pixel of pointer movement."""
+
+    bindings: Mapping[str, str]
+    degrees_per_pixel: float = 0.15
+
+    def action(self, controls: Controls) -> Action:
+        """Keys without a binding are ignored: a player may hold whatever they like."""
+        keys = {self.bindings[key] for key in controls.held if key in self.bindings}
+        yaw, pitch = (axis * self.degrees_per_pixel for axis in controls.pointer)
+        return Action(keys, (yaw, pitch), controls.slot)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One generated picture and where it belongs.
+
+    pixels: uint8 [h, w, 3]. frame_index: 0 for the first generated frame of a session. action_seq: sequence number of the
+    newest action that the frame answers (0: none yet). action_time_s: when that action arrived; started_s, finished_s:
+    when generating began and ended; all on the monotonic clock of the machine that generates.
+    """
+
+    pixels: Pixels
+    frame_index: int
+    action_seq: int = 0
+    action_time_s: float = 0.0
+    started_s: float = 0.0
+    finished_s: float = 0.0
+    num_steps: int = 1
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Deadline:
+    """When a session's next frame is due, on the monotonic clock. Orders by time, then by session, so ties are stable."""
+
+    deadline_s: float
+    session_id: str
