@@ -1,0 +1,1 @@
+"""Reverie: neural worlds that answer your keys."""
