@@ -19,6 +19,14 @@ Pixels = NDArray[np.uint8]
 """One picture, uint8 [h, w, 3], RGB."""
 
 
+class ReverieError(ValueError):
+    """Something a person asked for cannot be done: a bad value, a broken file, a missing extra.
+
+    The message is one line for that person: it names the value, what was expected and what to do. Commands print it and
+    exit with code 2. A subclass of ValueError, so that code which knows nothing of Reverie can catch it too.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """What the world receives for one frame.
