@@ -1,7 +1,7 @@
-"""Writes docs/cli.md from the command line itself, so that the page cannot say what the program does not do.
+"""Writes docs/cli.md from the command line itself, so that the page says what the program does.
 
-    python scripts/cli_page.py            writes the page
-    python scripts/cli_page.py --check    exits with 1 when the page is not what the program says
+python scripts/cli_page.py            writes the page
+python scripts/cli_page.py --check    exits with 1 when the page is not what the program says
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ OPENING = """\
 
 This page is written by `make docs` from the program itself; a test keeps it current.
 
-Errors are one line on standard error and exit code 2; Ctrl-C exits with 130. `reverie --traceback COMMAND ...` shows where
-an error arose. Where a program would read the answer, `--json` prints it as JSON.
+Errors are one line on standard error and exit code 2; Ctrl-C exits with 130.
+`reverie --traceback COMMAND ...` shows where an error arose. Where a program would read the answer,
+`--json` prints it as JSON.
 """
 
 

@@ -1,6 +1,8 @@
-"""The command line: one thin verb for each thing Reverie does. Everything heavy is imported inside the verb that needs it.
+"""The command line: one thin verb for each thing Reverie does.
 
-What a person gets wrong is one line on standard error and exit code 2; Ctrl-C is quiet and exits with 130. A traceback is a bug.
+Everything heavy is imported inside the verb that needs it, so that `reverie --help` is instant. What a
+person gets wrong is one line on standard error and exit code 2; Ctrl-C is quiet and exits with 130.
+A traceback is a bug.
 """
 
 from __future__ import annotations
@@ -11,8 +13,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-
-from reverie.core import ReverieError
 
 INTERRUPTED = 130
 USER_ERROR = 2
@@ -29,7 +29,7 @@ EXTRAS = {
 """Optional package -> the extra that brings it."""
 
 app = typer.Typer(
-    help="Play, train and serve neural worlds: every frame is generated from what the player just did.",
+    help="Play, train and serve neural worlds: every frame is generated from what the player did.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -53,17 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: Exception) -> str | None:
-    """What the person who typed the command should read; None when the error is a bug of ours and needs its traceback."""
+    """What whoever typed the command should read; None when the error is a bug of ours, not theirs."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             return None
-        return f"this needs {package}, which is not installed: pip install 'reverie-worlds[{EXTRAS[package]}]'"
+        extra = f"reverie-worlds[{EXTRAS[package]}]"
+        return f"this needs {package}, which is not installed: pip install '{extra}'"
     if isinstance(error, OSError):
         return _system_error(error)
     if isinstance(error, ValueError):
         return " ".join(str(error).split())
-    # Usage errors: typer raises its own classes or click's, depending on its version; both format themselves.
+    # Usage errors are typer's own classes or click's, depending on its version; both format themselves.
     format_message = getattr(error, "format_message", None)
     return " ".join(format_message().split()) + " (see --help)" if format_message else None
 
