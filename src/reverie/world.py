@@ -142,8 +142,8 @@ class World:
     starts: tuple[Start, ...] = ()
 
     def find_start(self, name: str | None = None) -> Start:
-        """The start of that name, or the first one. Raises ReverieError with the names there
-        are.""" for start in self.starts:
+        """The start of that name, or the first. Raises ReverieError with the names there are."""
+        for start in self.starts:
             if name is None or start.name == name:
                 return start
         names = ", ".join(start.name for start in self.starts)
@@ -159,8 +159,9 @@ class World:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of config, weights and graphs: snapshots of a session fit only the very same
-        world.""" digest = hashlib.sha256() for name in ("config.json", WEIGHTS, *GRAPHS):
+        """SHA-256 of config, weights and graphs: a snapshot fits only the very same world."""
+        digest = hashlib.sha256()
+        for name in ("config.json", WEIGHTS, *GRAPHS):
             file = self.path / name
             if file.is_file():
                 digest.update(f"{name}:{file.stat().st_size}:".encode())
@@ -177,7 +178,11 @@ def bundled() -> tuple[str, ...]:
 
 def find(name: str | Path) -> Path:
     """The folder of a world, by bundled name, path, or "hf://user/world" (downloaded if needed).
-    Raises ReverieError.""" text = str(name) if text.startswith("hf://"):
+
+    Raises ReverieError that lists what there is.
+    """
+    text = str(name)
+    if text.startswith("hf://"):
         return _download(text.removeprefix("hf://").strip("/"))
     if text in bundled():
         return BUNDLED / text
@@ -191,9 +196,15 @@ def find(name: str | Path) -> Path:
 
 
 def load(name: str | Path) -> World:
-    """Find a world and check that it is whole: config, weights, graphs, starts. Raises
-    ReverieError, one line.""" path = find(name) config = read_config(path) _check_weights(path)
-    folder = path / "starts" images = sorted(folder.glob("*.jpg")) if folder.is_dir() else []
+    """Find a world and check that it is whole: config, weights, graphs, starts.
+
+    Raises ReverieError: one line that names the file, what is wrong with it, and what to do.
+    """
+    path = find(name)
+    config = read_config(path)
+    _check_weights(path)
+    folder = path / "starts"
+    images = sorted(folder.glob("*.jpg")) if folder.is_dir() else []
     return World(path, config, tuple(_read_start(image, config) for image in images))
 
 
@@ -286,7 +297,7 @@ def _download(repo: str) -> Path:
     if repo.count("/") != 1 or not all(repo.split("/")):
         raise ReverieError(f"hf://{repo} is not a world's address; expected hf://user/world")
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ReverieError(
             f"hf://{repo} needs huggingface_hub: pip install 'reverie-worlds[hub]'"
@@ -409,9 +420,9 @@ def _expect(name: str, value: object, fits: object, expected: str) -> None:
         raise ReverieError(f"{name} is {value!r}; expected {expected}")
 
 
-def _expect_count(name: str, value: object, limit: int) -> None:
-    _expect(name, value, _is_count(value) and value <= limit, f"a whole number from 1 to {limit}")
-    # type: ignore[operator]
+def _expect_count(name: str, value: int, limit: int) -> None:
+    fits = _is_count(value) and value <= limit
+    _expect(name, value, fits, f"a whole number from 1 to {limit}")
 
 
 def _is_count(value: object) -> bool:

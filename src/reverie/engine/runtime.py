@@ -94,7 +94,7 @@ class Runtime(Protocol):
         ...
 
     def step(self, batch: Batch) -> NDArray[np.uint8]:
-        """Draw one frame for every session of the batch: uint8 [b, h, w, 3]. Commits are pending."""
+        """Draw one frame for every session of the batch: uint8 [b, h, w, 3]. Commits wait."""
         ...
 
     def commit(self, slots: Sequence[int]) -> None:
