@@ -1,8 +1,8 @@
 """The command line: one thin verb for each thing Reverie does.
 
-Everything heavy is imported inside the verb that needs it, so that `reverie --help` is instant. What a
-person gets wrong is one line on standard error and exit code 2; Ctrl-C is quiet and exits with 130.
-A traceback is a bug.
+Everything heavy is imported inside the verb that needs it, so that `reverie --help` is instant.
+What a person gets wrong is one line on standard error and exit code 2; Ctrl-C is quiet and exits
+with 130. A traceback is a bug.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _one_line(error: Exception) -> str | None:
-    """What whoever typed the command should read; None when the error is a bug of ours, not theirs."""
+    """What the person at the keyboard should read; None when the error is a bug of ours."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
@@ -64,7 +64,7 @@ def _one_line(error: Exception) -> str | None:
         return _system_error(error)
     if isinstance(error, ValueError):
         return " ".join(str(error).split())
-    # Usage errors are typer's own classes or click's, depending on its version; both format themselves.
+    # Usage errors are typer's own or click's, depending on typer's version; both format themselves.
     format_message = getattr(error, "format_message", None)
     return " ".join(format_message().split()) + " (see --help)" if format_message else None
 
