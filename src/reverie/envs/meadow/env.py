@@ -1,0 +1,72 @@
+"""Meadow as a Gymnasium environment, `reverie/Meadow-v0`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from reverie.core import ActionSpace, Pixels
+from reverie.envs.meadow.conditions import Conditions
+from reverie.envs.meadow.sim import MEADOW_ACTIONS, Meadow
+
+
+class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
+    """A voxel world seen through the player's eyes, 20 ticks a second. No reward, no end.
+
+    Observation: uint8 [height, width, 3]. Action: float32 [16], encoded by `controls` (keys 0/1, camera -1..1, slot one-hot).
+    `reset(options=...)` takes time_of_day, weather, season, and position, yaw, pitch of the player.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's own declaration)
+    controls: ActionSpace = MEADOW_ACTIONS
+
+    def __init__(self, width: int = 160, height: int = 96, render_mode: str | None = "rgb_array") -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ValueError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
+        self.width, self.height, self.render_mode = width, height, render_mode
+        self.observation_space = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.controls.width,), np.float32)
+        self._meadow: Meadow | None = None
+
+    @property
+    def meadow(self) -> Meadow:
+        """The simulator behind the environment. Raises RuntimeError before the first reset."""
+        if self._meadow is None:
+            raise RuntimeError("the world does not exist yet; call reset() first")
+        return self._meadow
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Pixels, dict[str, Any]]:
+        """A new world. Without a seed, the next one of the environment's own generator."""
+        super().reset(seed=seed)
+        options = dict(options or {})
+        known = {"time_of_day", "weather", "season", "position", "yaw", "pitch"}
+        if unknown := sorted(set(options) - known):
+            raise ValueError(f"unknown reset options {unknown}; expected some of {sorted(known)}")
+        world_seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        start = {name: options.get(name) for name in ("position", "yaw", "pitch")}
+        conditions = Conditions.from_options(options)
+        self._meadow = Meadow(world_seed, self.width, self.height, conditions, **start)
+        return self._meadow.render(), self._meadow.info()
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Pixels, float, bool, bool, dict[str, Any]]:
+        """One tick. Raises ValueError if the action is not a finite vector of the right length."""
+        frame = self.meadow.step(action)
+        return frame, 0.0, False, False, self.meadow.info()
+
+    def render(self) -> Pixels:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.meadow.render()
+
+    def set_conditions(self, **conditions: str) -> None:
+        """Change time_of_day, weather or season mid-play; those not named return to day, clear, summer."""
+        self.meadow.set_conditions(Conditions(**conditions))
+
+    def clone(self) -> MeadowEnv:
+        """An independent environment in the same state: branch here, act differently, compare."""
+        other = MeadowEnv(self.width, self.height, self.render_mode)
+        other._meadow = self.meadow.clone()
+        return other

@@ -1,0 +1,54 @@
+"""The size of a Meadow world, how its cells lie in memory, and the compiler of its kernels.
+
+A world is one flat array of `SIZE * SIZE * HEIGHT` cells. It is a torus: walking east far enough leads back to where you
+started, so there is no border to bump into. The column of a cell is contiguous, and a column has 64 cells, so that 64 cells
+of "is it solid?" are one machine word (see light.py).
+
+Axes: x grows east, y grows up, z grows south. Yaw 0 looks north (-z), yaw 90 looks east (+x).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+
+SIZE = 128
+HEIGHT = 64
+NUM_CELLS = SIZE * SIZE * HEIGHT
+MASK = SIZE - 1
+SHIFT_X = 13
+SHIFT_Z = 6
+SEA = 22
+"""Water fills open ground below this height."""
+
+# The direction a face looks to; the order of `blocks.FACE_TEXTURES`.
+WEST, EAST, DOWN, UP, NORTH, SOUTH = range(6)
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile with numba: plain IEEE arithmetic (no fastmath), so that the same seed gives the same bits on every machine.
+
+    The compiled code is cached on disk where some folder can be written and rebuilt by every process where none can. Numba
+    looks only at the age of the function's own file: after editing a kernel, touch the files whose kernels call it.
+    """
+    try:
+        return numba.njit(cache=True)(function)
+    except RuntimeError:  # "cannot cache function: no locator available": a read-only installation
+        return numba.njit()(function)
+
+
+@kernel
+def cell_index(x: int, y: int, z: int) -> int:
+    """Flat index of a cell; x and z wrap around the torus, y must be in [0, HEIGHT)."""
+    return ((x & MASK) << SHIFT_X) | ((z & MASK) << SHIFT_Z) | y
+
+
+@kernel
+def hash01(x: int, y: int, z: int, seed: int) -> float:
+    """A fixed pseudo-random number in [0, 1) for three integers and a seed (32-bit mixing inside 64-bit integers)."""
+    h = (x * 374761393 + y * 668265263 + z * 1274126177 + seed * 1103515245) & 0xFFFFFFFF
+    h = ((h ^ (h >> 15)) * 739982445) & 0xFFFFFFFF
+    h = ((h ^ (h >> 12)) * 695872825) & 0xFFFFFFFF
+    return (h ^ (h >> 15)) * (1.0 / 4294967296.0)

@@ -1,0 +1,184 @@
+"""The picture: one ray per pixel, four more where there is an edge, then the crosshair and the hotbar."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reverie.envs.meadow import blocks as b
+from reverie.envs.meadow.grid import hash01, kernel
+from reverie.envs.meadow.shade import CLOUD_SIZE, ray_colour
+
+TAN_HALF_FOV = 0.75
+"""Half the width of the picture at distance 1: a horizontal field of view of 74 degrees."""
+_EDGE_CONTRAST = 0.04
+"""Edges fainter than this (0..1, summed over colours) are left alone."""
+
+_Q = 0.25
+_SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))
+
+
+@lru_cache(maxsize=8)
+def lens(width: int, height: int) -> NDArray[np.float64]:
+    """float64 [4]: half width and half height of the picture at distance 1, size of a pixel there, unused."""
+    half_height = TAN_HALF_FOV * height / width
+    return np.array([TAN_HALF_FOV, half_height, 2 * TAN_HALF_FOV / width, 0.0])
+
+
+@lru_cache(maxsize=1)
+def crack_map() -> NDArray[np.float64]:
+    """float64 [16, 16]: the stage (1..5) at which a texel cracks, 9 where it never does. Crooked lines from the middle."""
+    stages = np.full((16, 16), 9.0)
+    arms = ((1, 0.3), (0.2, 1), (-1, 0.5), (-0.6, -1), (0.7, -0.8), (0.8, 0.9), (-0.9, -0.2))
+    for arm, (step_u, step_v) in enumerate(arms):
+        u, v = 7.5, 7.5
+        for i in range(9):
+            bend = 0.9 * (hash01(arm, i, 0, 7) - 0.5)
+            u, v = u + 0.95 * step_u + bend * step_v, v + 0.95 * step_v - bend * step_u
+            row, col = int(v), int(u)
+            if 0 <= row < 16 and 0 <= col < 16:
+                stages[row, col] = min(stages[row, col], 1 + i * 0.55 + 0.35 * arm)
+    return stages
+
+
+def cloud_map(seed: int) -> NDArray[np.float64]:
+    """float64 [CLOUD_SIZE, CLOUD_SIZE]: cover of the cloud layer, 0..0.85, tiling."""
+    grid = np.arange(CLOUD_SIZE)
+    total = np.zeros((CLOUD_SIZE, CLOUD_SIZE))
+    for octave, cells in enumerate((8, 16, 32)):
+        lattice = np.array([[hash01(i, octave, k, seed + 141) for i in range(cells)] for k in range(cells)])
+        at = grid * cells / CLOUD_SIZE
+        i = at.astype(np.int64)
+        f = at - i
+        f = f * f * (3 - 2 * f)
+        rows = lattice[i] * (1 - f)[:, None] + lattice[(i + 1) % cells] * f[:, None]
+        total += 0.5**octave * (rows[:, i] * (1 - f) + rows[:, (i + 1) % cells] * f)
+    cover = np.clip((total / 1.75 - 0.5) / 0.24, 0, 1)
+    return 0.85 * cover * cover * (3 - 2 * cover)
+
+
+@kernel
+def _ray(camera, optics, column, row, width, height):
+    """Unit vector through a point of the picture. camera: sin/cos of yaw and of pitch (downwards)."""
+    sin_yaw, cos_yaw, sin_pitch, cos_pitch = camera
+    right = (2.0 * column / width - 1.0) * optics[0]
+    up = (1.0 - 2.0 * row / height) * optics[1]
+    ahead = cos_pitch + sin_pitch * up
+    dy = -sin_pitch + cos_pitch * up
+    dx = sin_yaw * ahead + cos_yaw * right
+    dz = -cos_yaw * ahead + sin_yaw * right
+    scale = 1.0 / np.sqrt(dx * dx + dy * dy + dz * dz)
+    return dx * scale, dy * scale, dz * scale
+
+
+@kernel
+def draw_scene(scene, skip, sun, sky, clouds, aim, eye, camera, optics, in_water, picture, keys):
+    """Draw the world into `picture` float32 [h, w, 3] (0..1); `keys` int64 [h, w] is scratch."""
+    height, width = keys.shape
+    ox, oy, oz = eye
+    spread = optics[2]
+    for row in range(height):
+        for column in range(width):
+            dx, dy, dz = _ray(camera, optics, column + 0.5, row + 0.5, width, height)
+            red, green, blue, key = ray_colour(
+                scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread, in_water
+            )
+            picture[row, column, 0] = red
+            picture[row, column, 1] = green
+            picture[row, column, 2] = blue
+            keys[row, column] = key
+    for row in range(height):
+        for column in range(width):
+            if not _is_edge(picture, keys, row, column):
+                continue
+            total_r, total_g, total_b = 0.0, 0.0, 0.0
+            for sub in _SUBPIXELS:
+                dx, dy, dz = _ray(camera, optics, column + 0.5 + sub[0], row + 0.5 + sub[1], width, height)
+                red, green, blue, _ = ray_colour(
+                    scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread, in_water
+                )
+                total_r += min(red, 1.0)
+                total_g += min(green, 1.0)
+                total_b += min(blue, 1.0)
+            picture[row, column, 0] = _Q * total_r
+            picture[row, column, 1] = _Q * total_g
+            picture[row, column, 2] = _Q * total_b
+
+
+@kernel
+def _is_edge(picture, keys, row, column):
+    """Does a pixel's surface or colour differ from one beside it?"""
+    height, width = keys.shape
+    for side in range(4):
+        r = row + (side == 0) - (side == 1)
+        k = column + (side == 2) - (side == 3)
+        if 0 <= r < height and 0 <= k < width and keys[r, k] != keys[row, column]:
+            contrast = 0.0
+            for channel in range(3):
+                contrast += abs(picture[r, k, channel] - picture[row, column, channel])
+            if contrast > _EDGE_CONTRAST:
+                return True
+    return False
+
+
+@kernel
+def finish(picture, weather, tick, out):
+    """Weather in front of the world, then 8 bits. weather: 0 nothing, 1 rain, 2 snow."""
+    height, width, _ = picture.shape
+    if weather:
+        for drop in range(170 if weather == 1 else 120):
+            x0 = hash01(drop, 1, 0, 9)
+            fall = hash01(drop, 2, 0, 9) + tick * (0.13 if weather == 1 else 0.03) * (0.7 + 0.6 * hash01(drop, 3, 0, 9))
+            column = int(x0 * width + (0 if weather == 1 else 3 * ((tick // 4 + drop) % 2))) % width
+            row = int((fall % 1.0) * height)
+            length = height // 14 if weather == 1 else max(1, height // 96)
+            for r in range(row, min(row + length, height)):
+                for channel in range(3):
+                    gain = 0.16 if weather == 1 else 0.7
+                    picture[r, column, channel] += (0.9 - picture[r, column, channel]) * gain
+    for row in range(height):
+        for column in range(width):
+            for channel in range(3):
+                value = picture[row, column, channel]
+                out[row, column, channel] = int(min(max(value, 0.0), 1.0) * 255.0 + 0.5)
+
+
+def hotbar_icons(textures: NDArray[np.float32], scale: int) -> NDArray[np.uint8]:
+    """uint8 [slots, 7 * scale, 7 * scale, 3]: a small picture of each block that a slot places."""
+    side = 7 * scale
+    icons = np.zeros((len(b.HOTBAR), side, side, 3), np.uint8)
+    pick = np.arange(side) * 16 // side
+    for slot, block in enumerate(b.HOTBAR):
+        face = textures[b.FACE_TEXTURES[block, 4], :256].reshape(16, 16, 3)
+        icons[slot] = (face[pick][:, pick] * 255 + 0.5).astype(np.uint8)
+    return icons
+
+
+@kernel
+def draw_overlay(out, icons, selected, scale):
+    """Crosshair in the middle, hotbar at the bottom; `selected` counts from 0."""
+    height, width, _ = out.shape
+    for arm in range(-2 * scale, 2 * scale + 1):
+        for thick in range(scale):
+            for flip in range(2):
+                r = height // 2 + (arm if flip else thick)
+                k = width // 2 + (thick if flip else arm)
+                for channel in range(3):
+                    value = out[r, k, channel]
+                    out[r, k, channel] = value + (255 - value) * 3 // 4 if value < 160 else value * 2 // 5
+    slots, side, _, _ = icons.shape
+    cell = side + 2 * scale
+    top = height - cell - scale
+    left = (width - slots * cell) // 2
+    for slot in range(slots):
+        for i in range(cell):
+            for k in range(cell):
+                inside = scale <= i < cell - scale and scale <= k < cell - scale
+                for channel in range(3):
+                    if inside:
+                        value = icons[slot, i - scale, k - scale, channel]
+                    else:
+                        value = 250 if slot == selected else 52
+                    out[top + i, left + slot * cell + k, channel] = value

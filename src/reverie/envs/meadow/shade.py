@@ -1,0 +1,281 @@
+"""What colour a ray sees: sky, lit and textured blocks, water, fog."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reverie.envs.meadow import blocks as b
+from reverie.envs.meadow import conditions as c
+from reverie.envs.meadow.grid import HEIGHT, MASK, SHIFT_X, SHIFT_Z, UP, kernel
+from reverie.envs.meadow.rays import AIR_RAY, WATER_RAY, trace
+
+CLOUD_SIZE = 64
+FAR = 60.0
+"""Nothing is seen beyond this many blocks: the fog has closed by then."""
+BREAK_TICKS = 6
+
+# Brightness of a face by where it looks: west, east, down, up, north, south.
+_AMBIENT_OF_FACE = (0.82, 0.82, 0.62, 1.0, 0.9, 0.9)
+
+
+@kernel
+def cloud_cover(clouds, dx, dy, dz):
+    """How cloudy the sky is in a direction, 0..1: a flat layer of noise high above, thinning towards the horizon."""
+    if dy < 0.04:
+        return 0.0
+    u, v = 5.5 * dx / (dy + 0.12) + 200.0, 5.5 * dz / (dy + 0.12) + 200.0
+    iu, iv = int(np.floor(u)), int(np.floor(v))
+    fu, fv = u - iu, v - iv
+    m = CLOUD_SIZE - 1
+    top = clouds[iv & m, iu & m] * (1 - fu) + clouds[iv & m, (iu + 1) & m] * fu
+    low = clouds[(iv + 1) & m, iu & m] * (1 - fu) + clouds[(iv + 1) & m, (iu + 1) & m] * fu
+    fade = min(1.0, (dy - 0.04) * 5.0)
+    return (top * (1 - fv) + low * fv) * fade
+
+
+@kernel
+def sky_colour(sky, sun, clouds, dx, dy, dz):
+    """Colour of the sky along a unit vector: a gradient, the sun and its glow, clouds."""
+    rest = 1.0 - min(max(dy, 0.0), 1.0)
+    low = rest * rest
+    low = low * low * (0.7 + 0.3 * rest)
+    red = sky[c.ZENITH] + (sky[c.HORIZON] - sky[c.ZENITH]) * low
+    green = sky[c.ZENITH + 1] + (sky[c.HORIZON + 1] - sky[c.ZENITH + 1]) * low
+    blue = sky[c.ZENITH + 2] + (sky[c.HORIZON + 2] - sky[c.ZENITH + 2]) * low
+    cover = sky[c.CLOUD_AMOUNT] * cloud_cover(clouds, dx, dy, dz)
+    red += (sky[c.CLOUD] - red) * cover
+    green += (sky[c.CLOUD + 1] - green) * cover
+    blue += (sky[c.CLOUD + 2] - blue) * cover
+    facing = dx * sun[0] + dy * sun[1] + dz * sun[2]
+    if facing > 0.6:
+        halo = (facing - 0.6) * 2.5
+        halo = halo * halo * halo
+        disc = min(max((facing - 0.9965) * 600.0, 0.0), 1.0) * sky[c.DISC]
+        glow = (0.42 * halo * halo * (0.4 + 0.6 * sky[c.DISC]) + disc) * (1.0 - 0.6 * cover)
+        glow = min(glow, 1.0)
+        red += (sky[c.GLOW] - red) * glow
+        green += (sky[c.GLOW + 1] - green) * glow
+        blue += (sky[c.GLOW + 2] - blue) * glow
+    return red, green, blue
+
+
+@kernel
+def texel(textures, texture, u, v, footprint):
+    """Colour of a texture at (u, v) in [0, 1), blended between mipmaps so that a texel is never much smaller than a pixel."""
+    if footprint < 1.0:
+        size, offset, blend = 16, 0, 0.0
+    elif footprint < 2.0:
+        size, offset, blend = 16, 0, footprint - 1.0
+    elif footprint < 4.0:
+        size, offset, blend = 8, 256, (footprint - 2.0) * 0.5
+    elif footprint < 8.0:
+        size, offset, blend = 4, 320, (footprint - 4.0) * 0.25
+    elif footprint < 16.0:
+        size, offset, blend = 2, 336, (footprint - 8.0) * 0.125
+    else:
+        size, offset, blend = 1, 340, 0.0
+    fine = offset + min(int(v * size), size - 1) * size + min(int(u * size), size - 1)
+    red, green, blue = textures[texture, fine, 0], textures[texture, fine, 1], textures[texture, fine, 2]
+    if blend > 0.0:
+        half = size // 2
+        coarse = offset + size * size + min(int(v * half), half - 1) * half + min(int(u * half), half - 1)
+        red += (textures[texture, coarse, 0] - red) * blend
+        green += (textures[texture, coarse, 1] - green) * blend
+        blue += (textures[texture, coarse, 2] - blue) * blend
+    return red, green, blue
+
+
+@kernel
+def _neighbour(x, y, z, axis, step):
+    """Flat index of the cell one step away; heights are clamped to the world."""
+    if axis == 0:
+        x += step
+    elif axis == 1:
+        y += step
+    else:
+        z += step
+    y = min(max(y, 0), HEIGHT - 1)
+    return ((x & MASK) << SHIFT_X) | ((z & MASK) << SHIFT_Z) | y
+
+
+@kernel
+def face_light(light, x, y, z, axis_u, axis_v, u, v):
+    """Sun, sky and lamp light (0..1) on a face, at (u, v) of it, from the four open cells around that point.
+
+    (x, y, z) is the open cell in front of the face. A cell that blocks light counts as a dark corner.
+    """
+    step_u = 1 if u > 0.5 else -1
+    step_v = 1 if v > 0.5 else -1
+    weight_u, weight_v = abs(u - 0.5), abs(v - 0.5)
+    own = _neighbour(x, y, z, 0, 0)
+    beside_u = _neighbour(x, y, z, axis_u, step_u)
+    beside_v = _neighbour(x, y, z, axis_v, step_v)
+    if axis_u == 0:
+        corner = _neighbour(x + step_u, y, z, axis_v, step_v)
+    else:
+        corner = _neighbour(x, y, z + step_u, axis_v, step_v)
+    if light[beside_u, 3] and light[beside_v, 3]:
+        corner = beside_u
+    own_sun, own_sky, own_lamp = light[own, 0] / 255.0, light[own, 1] / 255.0, light[own, 2] / 255.0
+    sun, sky, lamp = 0.0, 0.0, 0.0
+    for side in range(4):
+        w = (weight_u if side & 1 else 1 - weight_u) * (weight_v if side & 2 else 1 - weight_v)
+        cell = own
+        if side == 1:
+            cell = beside_u
+        elif side == 2:
+            cell = beside_v
+        elif side == 3:
+            cell = corner
+        if light[cell, 3]:
+            sun += w * own_sun
+            sky += w * own_sky * 0.3
+            lamp += w * own_lamp * 0.5
+        else:
+            sun += w * light[cell, 0] / 255.0
+            sky += w * light[cell, 1] / 255.0
+            lamp += w * light[cell, 2] / 255.0
+    return sun, sky, lamp
+
+
+@kernel
+def _mark_target(aim, cracks, u, v, width):
+    """Factor on the colour of the aimed block: a thin dark outline, and cracks that spread while it is being broken."""
+    factor = 1.0
+    edge = min(min(u, 1.0 - u), min(v, 1.0 - v))
+    if edge < width:
+        factor = 0.5
+    if aim[4] > 0:
+        grown = cracks[min(int(v * 16), 15), min(int(u * 16), 15)]
+        if grown <= aim[4]:
+            factor *= 0.42
+        factor *= 1.0 - 0.03 * aim[4]
+    return factor
+
+
+@kernel
+def block_colour(scene, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread):
+    """Colour of the block face that a ray hit, and a number that tells its plane from others (for finding edges)."""
+    cells, light, textures, face_textures, cracks = scene
+    t, x, y, z, face, part = hit
+    axis = face >> 1
+    cell = _neighbour(x, y, z, 0, 0)
+    block = cells[cell]
+    px, py, pz = ox + dx * t - x, oy + dy * t - y, oz + dz * t - z
+    if axis == 0:
+        u, v, axis_u, axis_v, facing = pz, 1.0 - py, 2, 1, abs(dx)
+    elif axis == 1:
+        u, v, axis_u, axis_v, facing = px, pz, 0, 2, abs(dy)
+    else:
+        u, v, axis_u, axis_v, facing = px, 1.0 - py, 0, 1, abs(dz)
+    u, v = min(max(u, 0.0), 0.999999), min(max(v, 0.0), 0.999999)
+    texture = b.STEM_TEXTURE if part == 1 else face_textures[block, face]
+    footprint = 32.0 * spread * t / max(facing, 0.12)
+    if block >= b.FIRST_FLOWER:
+        footprint *= 2.0
+    red, green, blue = texel(textures, texture, u, v, footprint)
+
+    outward = 1 if face & 1 else -1
+    fx, fy, fz = x, y, z
+    if block < b.FIRST_SMALL:
+        if axis == 0:
+            fx += outward
+        elif axis == 1:
+            fy += outward
+        else:
+            fz += outward
+    lit_v = v if axis == 1 else 1.0 - v
+    direct, open_sky, lamp = face_light(light, fx, fy, fz, axis_u, axis_v, u, lit_v)
+    slope = max(0.0, outward * sun[axis])
+    if block >= b.FIRST_FLOWER:
+        slope = 0.6
+    direct *= slope
+    open_sky = (0.16 + 0.84 * open_sky) * _AMBIENT_OF_FACE[face]
+    lamp = 0.95 * lamp * lamp
+    if block == b.LAMP:
+        lamp, open_sky = 1.1, 0.2
+    elif block == b.CRYSTAL:
+        lamp = max(lamp, 0.7)
+    # Blocks differ a little, so that a plain far away still shows that it moves.
+    shade = 0.965 + 0.07 * ((((cell * 2654435761) & 0xFFFFFFFF) >> 16) & 255) / 255.0
+    if x == int(aim[0]) and y == int(aim[1]) and z == int(aim[2]):
+        shade *= _mark_target(aim, cracks, u, v, max(0.03, 1.1 * spread * t))
+    red *= shade * (sky[c.AMBIENT] * open_sky + sky[c.SUN_LIGHT] * direct + 0.98 * lamp)
+    green *= shade * (sky[c.AMBIENT + 1] * open_sky + sky[c.SUN_LIGHT + 1] * direct + 0.82 * lamp)
+    blue *= shade * (sky[c.AMBIENT + 2] * open_sky + sky[c.SUN_LIGHT + 2] * direct + 0.58 * lamp)
+    plane = (x, y, z)[axis]
+    return red, green, blue, (texture * 6 + face) * 1024 + (plane & 1023)
+
+
+@kernel
+def _through_water(scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread):
+    """Colour seen from a point in water (or on its surface, looking in), and an edge number."""
+    cells = scene[0]
+    hit = trace(cells, skip, ox, oy, oz, dx, dy, dz, FAR, WATER_RAY)
+    t = hit[0]
+    red, green, blue, key = sky[c.DEEP_WATER], sky[c.DEEP_WATER + 1], sky[c.DEEP_WATER + 2], -2
+    if hit[4] >= 0 and 0 <= hit[2] < HEIGHT and t < 24.0:
+        block = cells[_neighbour(hit[1], hit[2], hit[3], 0, 0)]
+        if block == b.AIR or block >= b.FIRST_SMALL:
+            gx, gy, gz = ox + dx * t, oy + dy * t, oz + dz * t
+            above = trace(cells, skip, gx + 1e-6 * dx, gy + 1e-6 * dy, gz + 1e-6 * dz, dx, dy, dz, FAR, AIR_RAY)
+            if above[4] >= 0 and cells[_neighbour(above[1], above[2], above[3], 0, 0)] != b.WATER:
+                red, green, blue, key = block_colour(
+                    scene, sun, sky, aim, above, gx, gy, gz, dx, dy, dz, spread
+                )
+            else:
+                red, green, blue = sky_colour(sky, sun, clouds, dx, dy, dz)
+                key = -3
+        else:
+            red, green, blue, key = block_colour(scene, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread)
+    murk = t / (t + 7.0)
+    red += (sky[c.DEEP_WATER] - red) * min(1.0, murk * 1.25)
+    green += (sky[c.DEEP_WATER + 1] - green) * min(1.0, murk * 1.05)
+    blue += (sky[c.DEEP_WATER + 2] - blue) * min(1.0, murk)
+    return red, green, blue, key
+
+
+@kernel
+def _water_surface(scene, skip, sun, sky, clouds, aim, hit, ox, oy, oz, dx, dy, dz, spread):
+    """Colour of water from outside: what lies below, under a reflection of the sky that grows at a low angle."""
+    t, _, _, _, face, _ = hit
+    px, py, pz = ox + dx * t, oy + dy * t, oz + dz * t
+    red, green, blue, key = _through_water(
+        scene, skip, sun, sky, clouds, aim, px + 1e-6 * dx, py + 1e-6 * dy, pz + 1e-6 * dz, dx, dy, dz, spread
+    )
+    if face == UP:
+        rest = 1.0 - abs(dy)
+        mirror = 0.12 + 0.62 * rest * rest * rest
+        ripple = texel(scene[2], b.WATER_TEXTURE, px - np.floor(px), pz - np.floor(pz), 28.0 * spread * t / max(abs(dy), 0.1))
+        sheen = 0.9 + 0.9 * (ripple[1] - 0.62)
+        sky_r, sky_g, sky_b = sky_colour(sky, sun, clouds, dx, -dy, dz)
+        red += (sky_r * sheen - red) * mirror
+        green += (sky_g * sheen - green) * mirror
+        blue += (sky_b * sheen - blue) * mirror
+    return red, green, blue, (key & 0xFFFF) + (1 << 22)
+
+
+@kernel
+def ray_colour(scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread, in_water):
+    """Colour (0..1) along one ray from the eye, and a number that changes where the picture has an edge."""
+    if in_water:
+        return _through_water(scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread)
+    hit = trace(scene[0], skip, ox, oy, oz, dx, dy, dz, FAR, AIR_RAY)
+    if hit[4] < 0:
+        red, green, blue = sky_colour(sky, sun, clouds, dx, dy, dz)
+        return red, green, blue, -1
+    t = hit[0]
+    if scene[0][_neighbour(hit[1], hit[2], hit[3], 0, 0)] == b.WATER:
+        red, green, blue, key = _water_surface(
+            scene, skip, sun, sky, clouds, aim, hit, ox, oy, oz, dx, dy, dz, spread
+        )
+    else:
+        red, green, blue, key = block_colour(scene, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread)
+    if t > sky[c.FOG_START]:
+        fog = min((t - sky[c.FOG_START]) / (sky[c.FOG_END] - sky[c.FOG_START]), 1.0)
+        fog = fog * fog * (2.0 - fog)
+        sky_r, sky_g, sky_b = sky_colour(sky, sun, clouds, dx, min(max(dy, 0.0), 0.04) if dy < 0.04 else dy, dz)
+        red += (sky_r - red) * fog
+        green += (sky_g - green) * fog
+        blue += (sky_b - blue) * fog
+    return red, green, blue, key
