@@ -1,0 +1,63 @@
+"""The state of a session as bytes.
+
+A snapshot is a safetensors file in memory: arrays, and text metadata that says what it is, which
+format, and the fingerprint of the world it belongs to. Runtimes and saved sessions both use it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from reverie.core import ReverieError
+
+SNAPSHOT_VERSION = 1
+
+
+def pack(
+    kind: str,
+    fingerprint: str,
+    arrays: Mapping[str, NDArray[Any]],
+    values: Mapping[str, int | float | str],
+) -> bytes:
+    """Arrays and values as bytes. kind: what they are. fingerprint: of the world they fit."""
+    header = {
+        "reverie_snapshot": str(SNAPSHOT_VERSION),
+        "kind": kind,
+        "world": fingerprint,
+        "values": json.dumps(dict(values), sort_keys=True),
+    }
+    return save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, header)
+
+
+def unpack(
+    kind: str, fingerprint: str, data: bytes
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """What was packed. Raises ReverieError if it is not a snapshot, or not one of this world."""
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        version, found, world = (header[k] for k in ("reverie_snapshot", "kind", "world"))
+    except (ValueError, KeyError, AttributeError):
+        raise ReverieError("this is not a Reverie session, or it is damaged") from None
+    if version != str(SNAPSHOT_VERSION):
+        raise ReverieError(
+            f"the session was saved in format {version}; this Reverie reads {SNAPSHOT_VERSION}"
+        )
+    if found != kind:
+        raise ReverieError(f"the session was saved by {found!r}; expected {kind!r}")
+    if world != fingerprint:
+        raise ReverieError(
+            "the session belongs to another world, or to other weights of it "
+            f"({world[:12]}...); this one is {fingerprint[:12]}..."
+        )
+    try:
+        return load(data), json.loads(header["values"])
+    except (SafetensorError, ValueError, KeyError):
+        raise ReverieError("the saved session is damaged or cut short") from None

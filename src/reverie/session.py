@@ -1,0 +1,137 @@
+"""One player's world, as values: the state machine, the action mailbox, and what the engine must
+remember about a session between two frames. No networks, no sockets, no clock of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reverie.core import ActionSpace
+
+MAX_CARRIED_FRAMES = 6
+"""A flick of the mouse may take this many frames to play out; what is beyond is dropped."""
+
+
+class SessionState(Enum):
+    """Where a session is in its life."""
+
+    QUEUED = "queued"  # waits for a free slot
+    WARMING = "warming"  # its slot is being filled with the start's frames
+    PLAYING = "playing"
+    PAUSED = "paused"
+    ENDED = "ended"
+
+
+_NEXT = {
+    SessionState.QUEUED: {SessionState.WARMING, SessionState.ENDED},
+    SessionState.WARMING: {SessionState.PLAYING, SessionState.PAUSED, SessionState.ENDED},
+    SessionState.PLAYING: {SessionState.PAUSED, SessionState.WARMING, SessionState.ENDED},
+    SessionState.PAUSED: {SessionState.PLAYING, SessionState.WARMING, SessionState.ENDED},
+    SessionState.ENDED: set(),
+}
+
+
+class StateError(RuntimeError):
+    """A session was asked to go where it cannot go from here."""
+
+
+def transition(state: SessionState, new: SessionState) -> SessionState:
+    """`new`, if a session may go there from `state`. Raises StateError that names both."""
+    if new not in _NEXT[state]:
+        raise StateError(f"a session that is {state.value} cannot become {new.value}")
+    return new
+
+
+class Reading(NamedTuple):
+    """What a session does in one frame: float32 [A], and the newest action that it comes from."""
+
+    vector: NDArray[np.float32]
+    seq: int
+    time_s: float
+
+
+class ActionMailbox:
+    """The newest action of one player. Nothing queues: a reading answers everything sent before it.
+
+    Keys and slot are the newest ones, and a key that was tapped between two readings, pressed and
+    released again, still counts as held in one of them. Camera turns are distances, so they add up
+    until they are read; what exceeds the limit of one frame is carried to the next ones, up to
+    `MAX_CARRIED_FRAMES` of them. Not thread-safe: the engine's lock guards it.
+    """
+
+    def __init__(self, space: ActionSpace) -> None:
+        self._space = space
+        self._keys = slice(0, len(space.keys))
+        first = len(space.keys)
+        self._camera = slice(first, first + 2 if space.camera_limit else first)
+        self._newest = np.zeros(space.width, np.float32)
+        if space.num_slots:
+            self._newest[-space.num_slots] = 1.0
+        self._turn = np.zeros(self._camera.stop - first, np.float64)
+        self._tapped = np.zeros(len(space.keys), bool)
+        self._held = np.zeros(len(space.keys), bool)
+        self._seq = 0
+        self._time_s = 0.0
+
+    def put(self, vector: NDArray[np.floating], seq: int, time_s: float) -> None:
+        """An encoded action, [A]; its camera part may exceed the limit of one frame (1.0).
+
+        Raises ValueError on another shape and on numbers that are not finite.
+        """
+        if vector.shape != self._newest.shape:
+            raise ValueError(f"action has shape {vector.shape}; expected {self._newest.shape}")
+        if not np.isfinite(vector).all():
+            raise ValueError("action has numbers that are not finite")
+        self._newest = vector.astype(np.float32)
+        self._tapped |= (self._newest[self._keys] > 0.5) & ~self._held
+        limit = 1.0 + MAX_CARRIED_FRAMES
+        self._turn = np.clip(self._turn + vector[self._camera], -limit, limit)
+        self._seq, self._time_s = seq, time_s
+
+    def read(self) -> Reading:
+        """What to do in the next frame."""
+        vector = self._newest.copy()
+        self._held = vector[self._keys] > 0.5
+        vector[self._keys][self._tapped] = 1.0
+        self._tapped[:] = False
+        turn = np.clip(self._turn, -1.0, 1.0)
+        self._turn = self._turn - turn
+        vector[self._camera] = turn
+        return Reading(vector, self._seq, self._time_s)
+
+    def clear(self) -> None:
+        """Let go of everything, as a player does who pauses or starts again; seq stays."""
+        fresh = ActionMailbox(self._space)
+        fresh._seq, fresh._time_s = self._seq, self._time_s
+        self.__dict__.update(fresh.__dict__)
+
+
+@dataclass(slots=True)
+class Session:
+    """One player's world. Owned by the engine, changed under its lock.
+
+    frame_index: of the next frame. slot: place in the runtime memory, None without. num_steps:
+    denoising steps that the player asked for. tick: position of the next frame on the engine's grid
+    of 1/fps. num_skipped: ticks that were left out because the engine was late.
+    """
+
+    session_id: str
+    seed: int
+    num_steps: int
+    mailbox: ActionMailbox
+    state: SessionState = SessionState.QUEUED
+    reason: str = ""
+    slot: int | None = None
+    frame_index: int = 0
+    tick: int = 0
+    num_skipped: int = 0
+
+    def become(self, new: SessionState, reason: str = "") -> None:
+        """Go to another state. Raises StateError if that is not possible from here."""
+        self.state = transition(self.state, new)
+        self.reason = reason
