@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from reverie import cli
+from reverie import cli, server, world
 from reverie.core import ReverieError
 
 
@@ -99,3 +104,140 @@ def test_interrupt_is_quiet(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
     monkeypatch.setattr(cli, "app", interrupt)
     assert run(capsys) == (130, "", "")
+
+
+class Calls(list[tuple[tuple[Any, ...], dict[str, Any]]]):
+    """Stands where a function was, and remembers how it was called."""
+
+    def __init__(self, answer: Any = None) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.append((args, kwargs))
+        return self._answer
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """How `server.serve` was called; the world `meadow` is there, and nothing listens."""
+    config = SimpleNamespace(name="meadow", denoising_steps=(1, 2, 4))
+    monkeypatch.setattr(world, "load", Calls(SimpleNamespace(config=config)))
+    calls = Calls()
+    monkeypatch.setattr(server, "serve", calls)
+    return calls
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that a browser was sent to, at once rather than on a thread."""
+    addresses: list[str] = []
+    monkeypatch.setattr("webbrowser.open", addresses.append)
+    monkeypatch.setattr(
+        "threading.Thread",
+        lambda target, args, daemon: SimpleNamespace(start=lambda: target(*args)),
+    )
+    return addresses
+
+
+def announce(served: Calls, capsys: pytest.CaptureFixture[str]) -> str:
+    served[0][1]["announce"]("http://127.0.0.1:8137")
+    return capsys.readouterr().out
+
+
+def test_play_opens_the_page(capsys: pytest.CaptureFixture[str], served: Calls, opened: list[str]):
+    assert run(capsys, "play")[0] == 0
+    assert served[0][1]["host"] == "127.0.0.1"
+    assert served[0][1]["port"] is None
+    assert "http://127.0.0.1:8137 " in announce(served, capsys)
+    assert opened == ["http://127.0.0.1:8137"]
+
+
+def test_play_passes_wishes_to_the_page(
+    capsys: pytest.CaptureFixture[str], served: Calls, opened: list[str]
+):
+    run(capsys, "play", "--no-browser", "--port", "9000", "--steps", "2", "--seed", "7")
+    assert served[0][1]["port"] == 9000
+    assert "http://127.0.0.1:8137/?steps=2&seed=7" in announce(served, capsys)
+    assert opened == []
+
+
+def test_play_refuses_steps_the_world_does_not_know(
+    capsys: pytest.CaptureFixture[str], served: Calls
+):
+    code, _, err = run(capsys, "play", "--steps", "3")
+    assert (code, served) == (2, [])
+    assert "[1, 2, 4]" in err
+
+
+@pytest.mark.parametrize("verb", ["play", "serve"])
+def test_unknown_world_is_said_before_anything_listens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, verb: str
+):
+    calls = Calls()
+    monkeypatch.setattr(server, "serve", calls)
+    code, _, err = run(capsys, verb, "atlantis")
+    assert (code, calls) == (2, [])
+    assert "no world 'atlantis'" in err
+    assert err.count("\n") == 1
+
+
+def test_play_simulator_without_its_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, _, err = run(capsys, "play", "--simulator", "--no-browser")
+    assert code == 2
+    assert "pip install 'reverie-worlds[simulator]'" in err
+    assert err.count("\n") == 1
+
+
+def test_serve_opens_no_browser(
+    capsys: pytest.CaptureFixture[str], served: Calls, opened: list[str]
+):
+    assert run(capsys, "serve", "--host", "0.0.0.0", "--port", "0")[0] == 0
+    assert (served[0][1]["host"], served[0][1]["port"]) == ("0.0.0.0", 0)
+    assert "http://127.0.0.1:8137" in announce(served, capsys)
+    assert opened == []
+
+
+def test_port_in_use_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    config = SimpleNamespace(name="meadow", denoising_steps=(1,))
+    monkeypatch.setattr(world, "load", Calls(SimpleNamespace(config=config)))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, _, err = run(capsys, "play", "--no-browser", "--port", port)
+    assert code == 2
+    assert port in err
+    assert err.count("\n") == 1
+
+
+def test_worlds_lists_what_is_bundled(capsys: pytest.CaptureFixture[str]):
+    code, out, _ = run(capsys, "worlds", "--json")
+    assert code == 0
+    assert tuple(listed["name"] for listed in json.loads(out)) == world.bundled()
+    assert len(run(capsys, "worlds")[1].splitlines()) == len(world.bundled())
+
+
+def test_record_says_what_it_made(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    made = SimpleNamespace(episodes=[SimpleNamespace(num_actions=9)] * 3)
+    calls = Calls(made)
+    monkeypatch.setattr("reverie.data.record.record", calls)
+    arguments = ("record", "reverie/Meadow-v0", "--out", str(tmp_path), "--episodes", "3")
+    code, out, _ = run(capsys, *arguments, "--seed", "5", "--processes", "2", "--json")
+    assert code == 0
+    assert json.loads(out) == {"path": str(tmp_path), "episodes": 3, "frames": 30}
+    ((env_id, folder), settings) = calls[0]
+    assert (env_id, folder) == ("reverie/Meadow-v0", tmp_path)
+    assert settings | {"episodes": 3, "seed": 5, "processes": 2, "progress": False} == settings
+
+
+def test_record_names_an_unknown_environment(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    code, _, err = run(capsys, "record", "tests/Nowhere-v0", "--out", str(tmp_path / "data"))
+    assert code == 2
+    assert "tests/Nowhere-v0" in err
+    assert err.count("\n") == 1

@@ -8,11 +8,16 @@ with 130. A traceback is a bug.
 from __future__ import annotations
 
 import errno
+import json
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from reverie.engine import Engine
 
 INTERRUPTED = 130
 USER_ERROR = 2
@@ -94,3 +99,179 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+WorldName = Annotated[
+    str, typer.Argument(metavar="WORLD", help="A bundled name, a folder, or hf://user/world.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.")]
+Port = Annotated[
+    int | None, typer.Option(help="Port to listen on; by default the first free one from 8137.")
+]
+Players = Annotated[int, typer.Option(help="How many may play at the same time.", min=1)]
+
+
+@app.command()
+def play(
+    world: WorldName = "meadow",
+    simulator: Annotated[
+        bool, typer.Option("--simulator", help="Play what Meadow was learned from, to compare.")
+    ] = False,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    host: Host = "127.0.0.1",
+    port: Port = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps per frame to begin with.", min=1)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the session; drawn if not given.", min=0)
+    ] = None,
+) -> None:
+    """Play a world in the browser.
+
+    Ctrl-C ends it.
+    """
+    from urllib.parse import urlencode
+
+    load = _simulator_loader(seed or 0) if simulator else _loader(world, steps, num_slots=4)
+    wishes = {
+        name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None
+    }
+    query = f"/?{urlencode(wishes)}" if wishes else ""
+    _serve(load, host, port, lambda address: _open(address + query, browser))
+
+
+@app.command()
+def serve(
+    world: WorldName = "meadow",
+    host: Host = "127.0.0.1",
+    port: Port = None,
+    players: Players = 4,
+) -> None:
+    """Serve a world to browsers elsewhere.
+
+    The same server as `reverie play`, for a machine without a screen. Who comes when every place is
+    taken waits in a queue. There are no accounts: put it behind a proxy that knows its users.
+    """
+    _serve(_loader(world, None, players), host, port, print)
+
+
+@app.command()
+def worlds(as_json: AsJson = False) -> None:
+    """List the worlds that came with Reverie."""
+    from reverie import world
+
+    configs = [world.read_config(world.find(name)) for name in world.bundled()]
+    if as_json:
+        _print_json([config.to_json() for config in configs])
+        return
+    for config in configs:
+        steps = ", ".join(map(str, config.denoising_steps))
+        size = f"{config.width} x {config.height}, {config.fps} frames/s"
+        print(
+            f"{config.name:<16} {size}, {steps} denoising steps, remembers {config.context} frames"
+        )
+    if not configs:
+        print("no worlds came with this installation", file=sys.stderr)
+
+
+@app.command()
+def record(
+    environment: Annotated[
+        str, typer.Argument(metavar="ENV", help="Gymnasium id: reverie/Meadow-v0, module:Name-v0.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    episodes: Annotated[int, typer.Option(help="Episodes to train on.", min=0)] = 400,
+    validation: Annotated[int, typer.Option(help="Episodes to watch training by.", min=0)] = 20,
+    test: Annotated[int, typer.Option(help="Episodes to evaluate on.", min=0)] = 20,
+    length: Annotated[int, typer.Option(help="Actions in an episode, at most.", min=1)] = 600,
+    policy: Annotated[str, typer.Option(help="Who plays; auto fits the environment.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Decides every episode's seed.", min=0)] = 0,
+    processes: Annotated[
+        int | None, typer.Option(help="How many play at once; one per core if not given.", min=1)
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Forget what the folder holds.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Record an environment: seeds and actions, a few bytes a frame.
+
+    Ctrl-C keeps what is finished, and the same command goes on from there.
+    """
+    from reverie.data.record import record
+
+    dataset = record(
+        environment,
+        out,
+        episodes=episodes,
+        validation=validation,
+        test=test,
+        episode_actions=length,
+        policy=policy,
+        seed=seed,
+        processes=processes,
+        overwrite=overwrite,
+        progress=not as_json,
+    )
+    num_frames = sum(episode.num_actions + 1 for episode in dataset.episodes)
+    summary = {"path": str(out), "episodes": len(dataset.episodes), "frames": num_frames}
+    _report(summary, f"{out}: {len(dataset.episodes)} episodes, {num_frames} frames", as_json)
+
+
+def _loader(name: str, steps: int | None, num_slots: int) -> Callable[[], Engine]:
+    """What makes the engine, later and on a thread; a world that is not whole is an error now."""
+    from reverie import world
+
+    found = world.load(name)
+    known = found.config.denoising_steps
+    if steps is not None and steps not in known:
+        raise ValueError(f"{steps} denoising steps; this world was trained for {list(known)}")
+
+    def load() -> Engine:
+        from reverie.engine import load_engine
+
+        return load_engine(found, num_slots=num_slots)
+
+    return load
+
+
+def _simulator_loader(seed: int) -> Callable[[], Engine]:
+    from reverie.engine.runtimes.simulator import SimulatorRuntime, require_simulator
+
+    require_simulator()
+
+    def load() -> Engine:
+        from reverie.engine import Engine
+
+        runtime = SimulatorRuntime(first_seed=seed)
+        return Engine(runtime.world, runtime, num_slots=2)
+
+    return load
+
+
+def _serve(
+    load: Callable[[], Engine], host: str, port: int | None, announce: Callable[[str], None]
+) -> None:
+    from reverie.server import serve
+
+    serve(load, host=host, port=port, announce=announce)
+
+
+def _open(address: str, browser: bool) -> None:
+    print(f"Playing at {address}  (Ctrl-C ends it)", flush=True)
+    if browser:
+        import threading
+        import webbrowser
+
+        # on a thread: where there is only a text browser, opening waits until it is closed
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+
+def _report(summary: dict[str, Any], sentence: str, as_json: bool) -> None:
+    _print_json(summary) if as_json else print(sentence)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value))

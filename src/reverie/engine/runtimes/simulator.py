@@ -38,7 +38,7 @@ class SimulatorRuntime:
     """
 
     def __init__(self, env_id: str = DEFAULT_ENV, first_seed: int = 0) -> None:
-        _require_simulator()
+        require_simulator()
         self._env_id = env_id
         first = Simulator(env_id)
         if first.actions.space is None:
@@ -181,7 +181,8 @@ class _Slot:
             self._simulator.reset(self.seed)
 
 
-def _require_simulator() -> None:
+def require_simulator() -> None:
+    """Raises ReverieError, with the line that installs it, where the extra is missing."""
     missing = [name for name in ("gymnasium", "numba") if importlib.util.find_spec(name) is None]
     if missing:
         raise ReverieError(
