@@ -8,6 +8,7 @@ with 130. A traceback is a bug.
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:
-        line = _one_line(error)
+        line = _one_line(error, arguments)
         if line is None or "--traceback" in arguments:
             raise
         print(f"reverie: {line}", file=sys.stderr)
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _one_line(error: Exception) -> str | None:
+def _one_line(error: Exception, arguments: Sequence[str]) -> str | None:
     """What the person at the keyboard should read; None when the error is a bug of ours."""
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
@@ -71,7 +72,12 @@ def _one_line(error: Exception) -> str | None:
         return " ".join(str(error).split())
     # Usage errors are typer's own or click's, depending on typer's version; both format themselves.
     format_message = getattr(error, "format_message", None)
-    return " ".join(format_message().split()) + " (see --help)" if format_message else None
+    if format_message is None:
+        return None
+    flags = getattr(getattr(error, "param", None), "opts", ())
+    given = [value for flag, value in itertools.pairwise(arguments) if flag in flags]
+    line = " ".join(format_message().split()).rstrip(".")
+    return f"{line}{f', not {given[-1]!r}' if given else ''} (see --help)"
 
 
 def _system_error(error: OSError) -> str:
