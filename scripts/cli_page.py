@@ -56,17 +56,20 @@ def _metavar(param: Any) -> str:
 
 
 def _default(param: Any) -> str:
-    if param.default is None or param.default is False or param.required or callable(param.default):
+    if param.required:
+        return "required"
+    if param.default is None or param.default is False or callable(param.default):
         return ""
-    return f"`{param.default}`"
+    return f"`{param.opts[0]}`" if param.default is True else f"`{param.default}`"
 
 
 def _prose(text: str | None) -> str:
-    return " ".join((text or "").split())
+    paragraphs = (text or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _first_line(text: str | None) -> str:
-    return _prose((text or "").split("\n\n")[0])
+    return _prose(text).split("\n\n")[0]
 
 
 def main() -> int:
