@@ -28,15 +28,32 @@ WEST, EAST, DOWN, UP, NORTH, SOUTH = range(6)
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile with numba: plain IEEE arithmetic (no fastmath), so that the same seed gives the same bits on every machine.
+    """Compile a function that allocates nothing.
+
+    Plain IEEE arithmetic (no fastmath), so that the same seed gives the same bits on every machine. Without numba's memory
+    manager (`_nrt`): it would count references to every array at every call, which took more than half the time of a picture.
 
     The compiled code is cached on disk where some folder can be written and rebuilt by every process where none can. Numba
     looks only at the age of the function's own file: after editing a kernel, touch the files whose kernels call it.
     """
+    return _compile(function, _nrt=False)
+
+
+def inlined_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` for a large function with one caller and many arrays: passing arrays to a call is what costs, so there is none."""
+    return _compile(function, _nrt=False, inline="always")
+
+
+def allocating_kernel(function: Callable[..., Any]) -> Any:
+    """`kernel` for a function that makes arrays of its own, or that calls one."""
+    return _compile(function)
+
+
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
     try:
-        return numba.njit(cache=True)(function)
+        return numba.njit(cache=True, error_model="numpy", **options)(function)
     except RuntimeError:  # "cannot cache function: no locator available": a read-only installation
-        return numba.njit()(function)
+        return numba.njit(error_model="numpy", **options)(function)
 
 
 @kernel

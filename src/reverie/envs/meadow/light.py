@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from reverie.envs.meadow import blocks as b
-from reverie.envs.meadow.grid import HEIGHT, MASK, NUM_CELLS, SHIFT_X, SHIFT_Z, SIZE, kernel
+from reverie.envs.meadow.grid import HEIGHT, MASK, NUM_CELLS, SHIFT_X, SHIFT_Z, SIZE, allocating_kernel, kernel
 from reverie.envs.meadow.rays import SOLID_RAY, trace
 
 MAX_SKIP = 20
@@ -55,7 +55,7 @@ def _columns(cells, opaque, lamps, crystals, solid):
             solid[x, z] = full
 
 
-@kernel
+@allocating_kernel
 def fill_skip(cells, skip):
     """Compute `skip` for a whole world: grow what is solid by one cell at a time and note when each cell is reached."""
     reached = np.zeros((SIZE, SIZE), np.uint64)
@@ -103,7 +103,7 @@ def edit_skip(skip, x, y, z, filled):
     skip[centre] = 0
 
 
-@kernel
+@allocating_kernel
 def _spread(seeds, late_seeds, late, clear, light, channel, x0, z0, width, depth, margin):
     """Let light fall from `seeds` through `clear` cells, one step weaker per cell; write `channel` inside the margin.
 
@@ -160,7 +160,7 @@ def _sunlit(cells, skip, x, y, z, sun):
     return 255 if hit[4] < 0 else 0
 
 
-@kernel
+@allocating_kernel
 def _light_window(cells, skip, light, sun, x0, z0, width, depth, margin):
     """Recompute the light of a window of columns, writing all but its outer `margin` columns."""
     clear = np.zeros((width, depth), np.uint64)
@@ -208,14 +208,14 @@ def fill_sun(cells, skip, light, sun):
                     light[i, 0] = _sunlit(cells, skip, x, y, z, sun)
 
 
-@kernel
+@allocating_kernel
 def fill_light(cells, skip, light, sun):
     """Compute the light of a whole world."""
     _light_window(cells, skip, light, sun, 0, 0, SIZE, SIZE, 0)
     fill_sun(cells, skip, light, sun)
 
 
-@kernel
+@allocating_kernel
 def edit_light(cells, skip, light, sun, x, y, z):
     """Recompute the light that one changed cell can have changed (call `edit_skip` first)."""
     reach = LIGHT_REACH + 1

@@ -71,18 +71,24 @@ def overlaps(cells, px, py, pz):
 
 
 @kernel
-def _slide(cells, low, high, axis, distance):
-    """How far a box (low, high: 3 each) can move along one axis before it touches a block, at most `distance`."""
-    first = [0, 0, 0]
-    last = [0, 0, 0]
-    for a in range(3):
-        start, end = low[a], high[a]
-        if a == axis:
-            start, end = min(start, start + distance), max(end, end + distance)
-        first[a], last[a] = int(np.floor(start - TOUCH)), int(np.floor(end + TOUCH))
-    for x in range(first[0], last[0] + 1):
-        for y in range(max(0, first[1]), min(HEIGHT - 1, last[1]) + 1):
-            for z in range(first[2], last[2] + 1):
+def _span(low, high, moves, distance):
+    """First and last cell that a box meets along one axis, on its way if it moves along it."""
+    if moves:
+        low, high = min(low, low + distance), max(high, high + distance)
+    return int(np.floor(low - TOUCH)), int(np.floor(high + TOUCH))
+
+
+@kernel
+def _slide(cells, px, py, pz, axis, distance):
+    """How far a player at (px, py, pz) can move along one axis before touching a block, at most `distance`."""
+    low = (px - HALF_WIDTH, py, pz - HALF_WIDTH)
+    high = (px + HALF_WIDTH, py + BODY_HEIGHT, pz + HALF_WIDTH)
+    first_x, last_x = _span(low[0], high[0], axis == 0, distance)
+    first_y, last_y = _span(low[1], high[1], axis == 1, distance)
+    first_z, last_z = _span(low[2], high[2], axis == 2, distance)
+    for x in range(first_x, last_x + 1):
+        for y in range(max(0, first_y), min(HEIGHT - 1, last_y) + 1):
+            for z in range(first_z, last_z + 1):
                 solid, box = _solid_box(cells[cell_index(x, y, z)])
                 if not solid:
                     continue
@@ -144,17 +150,14 @@ def move(cells, state, table, forward, strafe, jump, sprint):
     elif jump and state[ON_GROUND] > 0:
         state[VY] = JUMP_SPEED
 
-    low = [px - HALF_WIDTH, py, pz - HALF_WIDTH]
-    high = [px + HALF_WIDTH, py + BODY_HEIGHT, pz + HALF_WIDTH]
     state[ON_GROUND] = 0.0
     state[BLOCKED] = 0.0
     for axis in (1, 0, 2):
         wanted = state[VX + axis] * TICK_S
-        if axis == 1 and high[1] + wanted > HEIGHT - 0.25:
+        if axis == 1 and state[Y] + BODY_HEIGHT + wanted > HEIGHT - 0.25:
             wanted = min(wanted, 0.0)
-        done = _slide(cells, low, high, axis, wanted)
-        low[axis] += done
-        high[axis] += done
+        done = _slide(cells, state[X], state[Y], state[Z], axis, wanted)
+        state[X + axis] += done
         state[MOVED_X + axis] = done
         if done != wanted:
             state[VX + axis] = 0.0
@@ -162,9 +165,9 @@ def move(cells, state, table, forward, strafe, jump, sprint):
                 state[BLOCKED] = 1.0
             elif wanted < 0:
                 state[ON_GROUND] = 1.0
-    state[X] = (px + state[MOVED_X]) % SIZE
-    state[Y] = max(py + state[MOVED_Y], 0.0)
-    state[Z] = (pz + state[MOVED_Z]) % SIZE
+    state[X] %= SIZE
+    state[Y] = max(state[Y], 0.0)
+    state[Z] %= SIZE
     if not swimming:
         state[VY] = max(state[VY] - GRAVITY * TICK_S, -FALL_LIMIT)
     state[IN_WATER] = 1.0 if _in_water(cells, state[X], state[Y], state[Z]) else 0.0

@@ -16,7 +16,6 @@ TAN_HALF_FOV = 0.75
 _EDGE_CONTRAST = 0.04
 """Edges fainter than this (0..1, summed over colours) are left alone."""
 
-_Q = 0.25
 _SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))
 
 
@@ -74,37 +73,39 @@ def _ray(camera, optics, column, row, width, height):
 
 
 @kernel
-def draw_scene(scene, skip, sun, sky, clouds, aim, eye, camera, optics, in_water, picture, keys):
-    """Draw the world into `picture` float32 [h, w, 3] (0..1); `keys` int64 [h, w] is scratch."""
+def draw_scene(
+    cells, skip, light, textures, face_textures, cracks, sun, sky, clouds, aim, eye, camera, optics, in_water, picture, keys
+):
+    """Draw the world into `picture` float32 [h, w, 3] (0..1); `keys` int64 [h, w] is scratch.
+
+    The first pass sends a ray through the middle of every pixel; the second replaces those on an edge by the mean of four.
+    """
     height, width = keys.shape
-    ox, oy, oz = eye
-    spread = optics[2]
-    for row in range(height):
-        for column in range(width):
-            dx, dy, dz = _ray(camera, optics, column + 0.5, row + 0.5, width, height)
-            red, green, blue, key = ray_colour(
-                scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread, in_water
-            )
-            picture[row, column, 0] = red
-            picture[row, column, 1] = green
-            picture[row, column, 2] = blue
-            keys[row, column] = key
-    for row in range(height):
-        for column in range(width):
-            if not _is_edge(picture, keys, row, column):
-                continue
-            total_r, total_g, total_b = 0.0, 0.0, 0.0
-            for sub in _SUBPIXELS:
-                dx, dy, dz = _ray(camera, optics, column + 0.5 + sub[0], row + 0.5 + sub[1], width, height)
-                red, green, blue, _ = ray_colour(
-                    scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread, in_water
-                )
-                total_r += min(red, 1.0)
-                total_g += min(green, 1.0)
-                total_b += min(blue, 1.0)
-            picture[row, column, 0] = _Q * total_r
-            picture[row, column, 1] = _Q * total_g
-            picture[row, column, 2] = _Q * total_b
+    for smooth in range(2):
+        for row in range(height):
+            for column in range(width):
+                if smooth and not _is_edge(picture, keys, row, column):
+                    continue
+                total_r, total_g, total_b, key = 0.0, 0.0, 0.0, 0
+                num_rays = 4 if smooth else 1
+                for i in range(num_rays):
+                    at_column, at_row = column + 0.5, row + 0.5
+                    if smooth:
+                        at_column += _SUBPIXELS[i][0]
+                        at_row += _SUBPIXELS[i][1]
+                    dx, dy, dz = _ray(camera, optics, at_column, at_row, width, height)
+                    red, green, blue, key = ray_colour(
+                        cells, skip, light, textures, face_textures, cracks, sun, sky, clouds, aim,
+                        eye[0], eye[1], eye[2], dx, dy, dz, optics[2], in_water,
+                    )  # fmt: skip
+                    total_r += min(red, 1.0)
+                    total_g += min(green, 1.0)
+                    total_b += min(blue, 1.0)
+                picture[row, column, 0] = total_r / num_rays
+                picture[row, column, 1] = total_g / num_rays
+                picture[row, column, 2] = total_b / num_rays
+                if not smooth:
+                    keys[row, column] = key
 
 
 @kernel

@@ -6,12 +6,14 @@ import numpy as np
 
 from reverie.envs.meadow import blocks as b
 from reverie.envs.meadow import conditions as c
-from reverie.envs.meadow.grid import HEIGHT, MASK, SHIFT_X, SHIFT_Z, UP, kernel
+from reverie.envs.meadow.grid import HEIGHT, MASK, SHIFT_X, SHIFT_Z, UP, inlined_kernel, kernel
 from reverie.envs.meadow.rays import AIR_RAY, WATER_RAY, trace
 
 CLOUD_SIZE = 64
 FAR = 60.0
 """Nothing is seen beyond this many blocks: the fog has closed by then."""
+_MURKY = 24.0
+"""Nothing is seen through this much water."""
 BREAK_TICKS = 6
 
 # Brightness of a face by where it looks: west, east, down, up, north, south.
@@ -153,10 +155,11 @@ def _mark_target(aim, cracks, u, v, width):
     return factor
 
 
-@kernel
-def block_colour(scene, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread):
+@inlined_kernel
+def block_colour(
+    cells, light, textures, face_textures, cracks, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread
+):
     """Colour of the block face that a ray hit, and a number that tells its plane from others (for finding edges)."""
-    cells, light, textures, face_textures, cracks = scene
     t, x, y, z, face, part = hit
     axis = face >> 1
     cell = _neighbour(x, y, z, 0, 0)
@@ -203,78 +206,78 @@ def block_colour(scene, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread):
     red *= shade * (sky[c.AMBIENT] * open_sky + sky[c.SUN_LIGHT] * direct + 0.98 * lamp)
     green *= shade * (sky[c.AMBIENT + 1] * open_sky + sky[c.SUN_LIGHT + 1] * direct + 0.82 * lamp)
     blue *= shade * (sky[c.AMBIENT + 2] * open_sky + sky[c.SUN_LIGHT + 2] * direct + 0.58 * lamp)
-    plane = (x, y, z)[axis]
+    plane = x if axis == 0 else (y if axis == 1 else z)
     return red, green, blue, (texture * 6 + face) * 1024 + (plane & 1023)
 
 
 @kernel
-def _through_water(scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread):
-    """Colour seen from a point in water (or on its surface, looking in), and an edge number."""
-    cells = scene[0]
+def _trace_through_water(cells, skip, ox, oy, oz, dx, dy, dz):
+    """What a ray that starts in water meets: a hit as of `trace` (face -1: the sky, or nothing), and how far it swam."""
     hit = trace(cells, skip, ox, oy, oz, dx, dy, dz, FAR, WATER_RAY)
-    t = hit[0]
-    red, green, blue, key = sky[c.DEEP_WATER], sky[c.DEEP_WATER + 1], sky[c.DEEP_WATER + 2], -2
-    if hit[4] >= 0 and 0 <= hit[2] < HEIGHT and t < 24.0:
-        block = cells[_neighbour(hit[1], hit[2], hit[3], 0, 0)]
-        if block == b.AIR or block >= b.FIRST_SMALL:
-            gx, gy, gz = ox + dx * t, oy + dy * t, oz + dz * t
-            above = trace(cells, skip, gx + 1e-6 * dx, gy + 1e-6 * dy, gz + 1e-6 * dz, dx, dy, dz, FAR, AIR_RAY)
-            if above[4] >= 0 and cells[_neighbour(above[1], above[2], above[3], 0, 0)] != b.WATER:
-                red, green, blue, key = block_colour(
-                    scene, sun, sky, aim, above, gx, gy, gz, dx, dy, dz, spread
-                )
-            else:
-                red, green, blue = sky_colour(sky, sun, clouds, dx, dy, dz)
-                key = -3
-        else:
-            red, green, blue, key = block_colour(scene, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread)
-    murk = t / (t + 7.0)
-    red += (sky[c.DEEP_WATER] - red) * min(1.0, murk * 1.25)
-    green += (sky[c.DEEP_WATER + 1] - green) * min(1.0, murk * 1.05)
-    blue += (sky[c.DEEP_WATER + 2] - blue) * min(1.0, murk)
-    return red, green, blue, key
-
-
-@kernel
-def _water_surface(scene, skip, sun, sky, clouds, aim, hit, ox, oy, oz, dx, dy, dz, spread):
-    """Colour of water from outside: what lies below, under a reflection of the sky that grows at a low angle."""
-    t, _, _, _, face, _ = hit
-    px, py, pz = ox + dx * t, oy + dy * t, oz + dz * t
-    red, green, blue, key = _through_water(
-        scene, skip, sun, sky, clouds, aim, px + 1e-6 * dx, py + 1e-6 * dy, pz + 1e-6 * dz, dx, dy, dz, spread
+    t, x, y, z, face, _ = hit
+    if face < 0 or not 0 <= y < HEIGHT or t > _MURKY:
+        return (t, x, y, z, -1, 0), t
+    block = cells[_neighbour(x, y, z, 0, 0)]
+    if block != b.AIR and block < b.FIRST_SMALL:
+        return hit, t
+    ahead = t + 1e-6
+    beyond = trace(
+        cells, skip, ox + dx * ahead, oy + dy * ahead, oz + dz * ahead, dx, dy, dz, FAR, AIR_RAY
     )
-    if face == UP:
+    if beyond[4] >= 0 and cells[_neighbour(beyond[1], beyond[2], beyond[3], 0, 0)] == b.WATER:
+        return (t, x, y, z, -1, 0), t
+    return (beyond[0] + ahead, beyond[1], beyond[2], beyond[3], beyond[4], beyond[5]), t
+
+
+@inlined_kernel
+def ray_colour(
+    cells, skip, light, textures, face_textures, cracks, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread, in_water
+):
+    """Colour (0..1) along one ray from the eye, and a number that changes where the picture has an edge.
+
+    Water seen from outside shows what lies below, under a reflection of the sky that grows at a low angle.
+    """
+    surface_t, swum, surface_face = 0.0, 0.0, -1
+    if in_water:
+        hit, swum = _trace_through_water(cells, skip, ox, oy, oz, dx, dy, dz)
+    else:
+        hit = trace(cells, skip, ox, oy, oz, dx, dy, dz, FAR, AIR_RAY)
+        surface_t = hit[0]
+        if hit[4] >= 0 and cells[_neighbour(hit[1], hit[2], hit[3], 0, 0)] == b.WATER:
+            surface_face = hit[4]
+            ahead = surface_t + 1e-6
+            hit, swum = _trace_through_water(
+                cells, skip, ox + dx * ahead, oy + dy * ahead, oz + dz * ahead, dx, dy, dz
+            )
+            hit = (hit[0] + ahead, hit[1], hit[2], hit[3], hit[4], hit[5])
+    if hit[4] >= 0:
+        red, green, blue, key = block_colour(
+            cells, light, textures, face_textures, cracks, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread
+        )
+    else:
+        red, green, blue = sky_colour(sky, sun, clouds, dx, dy, dz)
+        key = -1
+    if in_water or surface_face >= 0:
+        murk = swum / (swum + 7.0) if swum < _MURKY else 1.0
+        red += (sky[c.DEEP_WATER] - red) * min(1.0, murk * 1.25)
+        green += (sky[c.DEEP_WATER + 1] - green) * min(1.0, murk * 1.05)
+        blue += (sky[c.DEEP_WATER + 2] - blue) * murk
+        key = (key & 0xFFFFF) + (1 << 22)
+    if surface_face == UP:
         rest = 1.0 - abs(dy)
         mirror = 0.12 + 0.62 * rest * rest * rest
-        ripple = texel(scene[2], b.WATER_TEXTURE, px - np.floor(px), pz - np.floor(pz), 28.0 * spread * t / max(abs(dy), 0.1))
+        px, pz = ox + dx * surface_t, oz + dz * surface_t
+        footprint = 28.0 * spread * surface_t / max(abs(dy), 0.1)
+        ripple = texel(textures, b.WATER_TEXTURE, px - np.floor(px), pz - np.floor(pz), footprint)
         sheen = 0.9 + 0.9 * (ripple[1] - 0.62)
         sky_r, sky_g, sky_b = sky_colour(sky, sun, clouds, dx, -dy, dz)
         red += (sky_r * sheen - red) * mirror
         green += (sky_g * sheen - green) * mirror
         blue += (sky_b * sheen - blue) * mirror
-    return red, green, blue, (key & 0xFFFF) + (1 << 22)
-
-
-@kernel
-def ray_colour(scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread, in_water):
-    """Colour (0..1) along one ray from the eye, and a number that changes where the picture has an edge."""
-    if in_water:
-        return _through_water(scene, skip, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread)
-    hit = trace(scene[0], skip, ox, oy, oz, dx, dy, dz, FAR, AIR_RAY)
-    if hit[4] < 0:
-        red, green, blue = sky_colour(sky, sun, clouds, dx, dy, dz)
-        return red, green, blue, -1
-    t = hit[0]
-    if scene[0][_neighbour(hit[1], hit[2], hit[3], 0, 0)] == b.WATER:
-        red, green, blue, key = _water_surface(
-            scene, skip, sun, sky, clouds, aim, hit, ox, oy, oz, dx, dy, dz, spread
-        )
-    else:
-        red, green, blue, key = block_colour(scene, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread)
-    if t > sky[c.FOG_START]:
-        fog = min((t - sky[c.FOG_START]) / (sky[c.FOG_END] - sky[c.FOG_START]), 1.0)
+    if surface_t > sky[c.FOG_START] and not in_water and (hit[4] >= 0 or surface_face >= 0):
+        fog = min((surface_t - sky[c.FOG_START]) / (sky[c.FOG_END] - sky[c.FOG_START]), 1.0)
         fog = fog * fog * (2.0 - fog)
-        sky_r, sky_g, sky_b = sky_colour(sky, sun, clouds, dx, min(max(dy, 0.0), 0.04) if dy < 0.04 else dy, dz)
+        sky_r, sky_g, sky_b = sky_colour(sky, sun, clouds, dx, max(dy, 0.0), dz)
         red += (sky_r - red) * fog
         green += (sky_g - green) * fog
         blue += (sky_b - blue) * fog

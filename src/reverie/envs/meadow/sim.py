@@ -216,11 +216,11 @@ class Meadow:
 
     def render(self) -> Pixels:
         """The picture now, uint8 [h, w, 3]."""
-        scene = (self.cells, self._light, self._textures, b.FACE_TEXTURES, render.crack_map())
         eye = self._eye()
         eye_block = self.block(*(int(np.floor(value)) for value in eye))
         render.draw_scene(
-            scene, self._skip, self._sky.sun, self._sky.values, self._clouds, self._aim, eye, self._camera(),
+            self.cells, self._skip, self._light, self._textures, b.FACE_TEXTURES, render.crack_map(), self._sky.sun,
+            self._sky.values, self._clouds, self._aim, eye, self._camera(),
             render.lens(self.width, self.height), eye_block == b.WATER, self._picture, self._keys,
         )  # fmt: skip
         out = np.empty((self.height, self.width, 3), np.uint8)
