@@ -1,0 +1,45 @@
+"""What a client may do before it is shown the door."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from reverie.server.protocol import CloseCode, ProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class SocketLimits:
+    """messages_per_s: sustained; twice as many in a burst. frames_in_flight: sent and not yet
+    acknowledged. silent_s: without any message while frames are sent; idle_s: without any message
+    otherwise. After that the place goes to someone else.
+    """
+
+    messages_per_s: float = 300.0
+    frames_in_flight: int = 2
+    silent_s: float = 10.0
+    idle_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) <= 0:
+                raise ValueError(
+                    f"{field.name} is {getattr(self, field.name)}; expected more than 0"
+                )
+
+
+class FloodGauge:
+    """A leaky bucket: holds two seconds of `messages_per_s`, and leaks as fast."""
+
+    def __init__(self, messages_per_s: float) -> None:
+        self._rate = messages_per_s
+        self._level = 0.0
+        self._time_s = 0.0
+
+    def count(self, now_s: float) -> None:
+        """One more message. Raises ProtocolError when the bucket overflows."""
+        self._level = max(0.0, self._level - self._rate * (now_s - self._time_s)) + 1.0
+        self._time_s = now_s
+        if self._level > 2.0 * self._rate:
+            raise ProtocolError(
+                CloseCode.FLOODING, f"too many messages; at most {self._rate:g} a second"
+            )

@@ -1,0 +1,254 @@
+"""The messages of the socket, both ways; `web/src/protocol.ts` mirrors this file.
+
+Binary, little endian, first byte is the type. Pure: bytes in, values out. Times that a client sends
+are its own clock and are only ever echoed. What a message may not be is said here once, as a
+`ProtocolError` with the line that the player reads.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reverie.core import Action, ActionSpace, Frame, ReverieError
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 4096
+MAX_KEYS = 16
+MAX_TURN_DEGREES = 3600.0
+COMMANDS = ("pause", "restart", "resume", "start", "steps")
+
+_ACTION = struct.Struct("<BBHIffB3xd")
+_ACK = struct.Struct("<B3xI")
+_FRAME = struct.Struct("<BBHIIIdffff")
+
+
+class ClientMessage(IntEnum):
+    ACTION = 1
+    ACK = 2
+    COMMAND = 3
+
+
+class ServerMessage(IntEnum):
+    FRAME = 1
+    STATE = 2
+    HELLO = 3
+    ERROR = 4
+
+
+class CloseCode(IntEnum):
+    """Why the server closes a socket. The last three digits follow HTTP where it has the idea."""
+
+    MALFORMED = 4400
+    UNKNOWN = 4404
+    SILENT = 4408
+    OVERSIZED = 4413
+    FLOODING = 4429
+    FAILED = 4500
+    BUSY = 4503
+
+
+class ProtocolError(ReverieError):
+    """A client did what it may not. `code` closes the socket, the message is one line for the
+    player.
+    """
+
+    def __init__(self, code: CloseCode, line: str) -> None:
+        super().__init__(line)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class ActionMessage:
+    """keys: bit i is `ActionSpace.keys[i]`. yaw_deg, pitch_deg: turn since the last message. slot:
+    from 1, 0 for none.
+
+    seq: grows with every message, from 1. client_time_ms: the client's clock, echoed with the frame
+    that answers.
+    """
+
+    seq: int
+    keys: int
+    yaw_deg: float
+    pitch_deg: float
+    slot: int
+    client_time_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class AckMessage:
+    """The client has presented this frame."""
+
+    frame_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommandMessage:
+    command: str
+    arguments: Mapping[str, Any]
+
+
+ClientValue = ActionMessage | AckMessage | CommandMessage
+
+
+def parse(message: bytes) -> ClientValue:
+    """What a client sent. Raises ProtocolError on what is not a message of the protocol."""
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(
+            CloseCode.OVERSIZED,
+            f"message of {len(message)} bytes; the limit is {MAX_MESSAGE_BYTES}",
+        )
+    kind = message[0] if message else None
+    if kind == ClientMessage.ACTION:
+        return _parse_action(message)
+    if kind == ClientMessage.ACK:
+        _expect_length(message, _ACK.size, "ACK")
+        return AckMessage(_ACK.unpack(message)[1])
+    if kind == ClientMessage.COMMAND:
+        return _parse_command(message)
+    raise _malformed(f"message type {kind}; expected 1 (ACTION), 2 (ACK) or 3 (COMMAND)")
+
+
+def action_vector(message: ActionMessage, space: ActionSpace) -> NDArray[np.float32]:
+    """float32 [A], as `ActionSpace.encode`, but with the camera left unclipped: the mailbox of the
+    session adds turns up and hands out at most `camera_limit` a frame. Raises ProtocolError on keys
+    or a slot that the world does not have.
+    """
+    if message.keys >> len(space.keys):
+        raise _malformed(f"keys {message.keys:#06x}; this world has {len(space.keys)} keys")
+    held = [name for bit, name in enumerate(space.keys) if message.keys >> bit & 1]
+    try:
+        vector = space.encode(Action(held, slot=message.slot))
+    except ValueError as error:
+        raise _malformed(str(error)) from None
+    if space.camera_limit:
+        turn = (message.yaw_deg, message.pitch_deg)
+        vector[len(space.keys) : len(space.keys) + 2] = np.divide(turn, space.camera_limit)
+    return vector
+
+
+def pack_action(message: ActionMessage) -> bytes:
+    """The client's side of ACTION, for Python clients and tests."""
+    return _ACTION.pack(
+        ClientMessage.ACTION,
+        0,
+        message.keys,
+        message.seq,
+        message.yaw_deg,
+        message.pitch_deg,
+        message.slot,
+        message.client_time_ms,
+    )
+
+
+def pack_ack(frame_index: int) -> bytes:
+    return _ACK.pack(ClientMessage.ACK, frame_index)
+
+
+def pack_command(command: str, **arguments: Any) -> bytes:
+    return _pack_json(ClientMessage.COMMAND, {"command": command, **arguments})
+
+
+def pack_frame(frame: Frame, jpeg: bytes, client_time_ms: float, encoded_s: float) -> bytes:
+    """FRAME. client_time_ms: of the answered action. encoded_s: when the JPEG was ready; its encode
+    time counts from the end of generating, so that waiting for the encoder is not lost between two
+    numbers.
+    """
+    wait_s = frame.started_s - frame.action_time_s if frame.action_seq else 0.0
+    header = _FRAME.pack(
+        ServerMessage.FRAME,
+        frame.num_steps,
+        0,
+        frame.frame_index,
+        frame.action_seq,
+        0,
+        client_time_ms,
+        1e3 * wait_s,
+        1e3 * (frame.finished_s - frame.started_s),
+        1e3 * (encoded_s - frame.finished_s),
+        0.0,
+    )
+    return header + jpeg
+
+
+@dataclass(frozen=True, slots=True)
+class FrameMessage:
+    """FRAME as a client reads it."""
+
+    num_steps: int
+    frame_index: int
+    action_seq: int
+    client_time_ms: float
+    wait_ms: float
+    generate_ms: float
+    encode_ms: float
+    jpeg: bytes
+
+
+def parse_server(message: bytes) -> FrameMessage | tuple[ServerMessage, dict[str, Any]]:
+    """The client's side: a frame, or (STATE | HELLO | ERROR, its JSON)."""
+    if message[0] != ServerMessage.FRAME:
+        return ServerMessage(message[0]), json.loads(message[1:])
+    _, num_steps, _, index, seq, _, client_time_ms, wait, generate, encode, _ = _FRAME.unpack_from(
+        message
+    )
+    jpeg = message[_FRAME.size :]
+    return FrameMessage(num_steps, index, seq, client_time_ms, wait, generate, encode, jpeg)
+
+
+def pack_state(state: str, **details: Any) -> bytes:
+    return _pack_json(ServerMessage.STATE, {"state": state, **details})
+
+
+def pack_hello(description: Mapping[str, Any]) -> bytes:
+    return _pack_json(ServerMessage.HELLO, {"protocol": PROTOCOL_VERSION, **description})
+
+
+def pack_error(line: str) -> bytes:
+    return _pack_json(ServerMessage.ERROR, {"error": line})
+
+
+def _pack_json(kind: IntEnum, value: Mapping[str, Any]) -> bytes:
+    return bytes([kind]) + json.dumps(value, separators=(",", ":")).encode()
+
+
+def _parse_action(message: bytes) -> ActionMessage:
+    _expect_length(message, _ACTION.size, "ACTION")
+    _, flags, keys, seq, yaw, pitch, slot, client_time_ms = _ACTION.unpack(message)
+    if flags:
+        raise _malformed(f"ACTION flags {flags}; this protocol has none, expected 0")
+    if not seq:
+        raise _malformed("ACTION seq 0; expected a number that grows from 1")
+    if not (abs(yaw) <= MAX_TURN_DEGREES and abs(pitch) <= MAX_TURN_DEGREES):
+        raise _malformed(f"camera turn ({yaw}, {pitch}); expected degrees within a few turns")
+    if not math.isfinite(client_time_ms):
+        raise _malformed(f"client time {client_time_ms}; expected milliseconds")
+    return ActionMessage(seq, keys, yaw, pitch, slot, client_time_ms)
+
+
+def _parse_command(message: bytes) -> CommandMessage:
+    try:
+        value = json.loads(message[1:])
+    except (ValueError, RecursionError):
+        raise _malformed("COMMAND is not JSON") from None
+    command = value.get("command") if isinstance(value, dict) else None
+    if command not in COMMANDS:
+        raise _malformed(f"unknown command {command!r:.40}; expected one of {', '.join(COMMANDS)}")
+    return CommandMessage(command, {key: value[key] for key in value if key != "command"})
+
+
+def _expect_length(message: bytes, length: int, name: str) -> None:
+    if len(message) != length:
+        raise _malformed(f"{name} of {len(message)} bytes; expected {length}")
+
+
+def _malformed(line: str) -> ProtocolError:
+    return ProtocolError(CloseCode.MALFORMED, line)

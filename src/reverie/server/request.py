@@ -1,0 +1,72 @@
+"""What a client asks for, checked against the world that is served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from reverie.server.protocol import CloseCode, ProtocolError
+
+if TYPE_CHECKING:
+    from reverie.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class PlayRequest:
+    """The query of a socket's address. None: whatever the engine chooses."""
+
+    start: str | None = None
+    seed: int | None = None
+    num_steps: int | None = None
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, str], world: World) -> PlayRequest:
+        """Raises ProtocolError on a world, start, seed or number of steps that there is not."""
+        name = query.get("world") or world.config.name
+        if name != world.config.name:
+            raise ProtocolError(
+                CloseCode.UNKNOWN,
+                f"no world {name!r:.60}; this server plays {world.config.name!r}",
+            )
+        return cls(
+            known_start(world, query.get("start") or None),
+            known_seed(_number(query.get("seed"))),
+            known_steps(world, _number(query.get("steps"))),
+        )
+
+
+def known_start(world: World, name: Any) -> str | None:
+    names = [start.name for start in world.starts]
+    if name is not None and name not in names:
+        raise ProtocolError(
+            CloseCode.UNKNOWN, f"no start {name!r:.60}; this world has {', '.join(names) or 'none'}"
+        )
+    return name
+
+
+def known_steps(world: World, num_steps: Any) -> int:
+    """The fewest that the world was trained for if num_steps is None."""
+    known = world.config.denoising_steps
+    if num_steps is None:
+        return min(known)
+    if isinstance(num_steps, bool) or num_steps not in known:
+        raise ProtocolError(
+            CloseCode.MALFORMED,
+            f"steps {num_steps!r:.40}; this world was trained for {list(known)}",
+        )
+    return int(num_steps)
+
+
+def known_seed(seed: Any) -> int | None:
+    whole = isinstance(seed, int) and not isinstance(seed, bool)
+    if seed is not None and not (whole and 0 <= seed < 2**64):
+        raise ProtocolError(
+            CloseCode.MALFORMED, f"seed {seed!r:.40}; expected a whole number from 0 to 2**64 - 1"
+        )
+    return seed
+
+
+def _number(text: str | None) -> int | str | None:
+    """What a query says, as a number if it is one; the checks above refuse the rest."""
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= 20 else text
