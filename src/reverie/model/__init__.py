@@ -1,0 +1,1 @@
+"""The networks of a world, in PyTorch: Autoencoder (picture <-> latents), Denoiser (next latents) and Sampler."""

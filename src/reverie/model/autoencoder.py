@@ -1,0 +1,149 @@
+"""The Autoencoder: picture <-> latents, deep compression with space-to-depth shortcuts (DC-AE, arXiv 2410.10733).
+
+A picture of h x w becomes n = (h / 16) * (w / 16) tokens of c channels. Every token is normalised (zero mean, unit variance over
+its channels), so latents are bounded without a KL term and the Sampler can pull its results back onto the same sphere.
+No normalisation layers and ReLU only: convolutions fuse with their activation in ONNX Runtime, which is most of the decoder's time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+STRIDE = 16
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """width, height: picture, multiples of 16. channels: of one latent token. widths: feature maps at 1/2, 1/4, 1/8, 1/16.
+
+    encoder_blocks, decoder_blocks: residual blocks at each of these sizes.
+    """
+
+    width: int = 160
+    height: int = 96
+    channels: int = 32
+    widths: tuple[int, ...] = (32, 64, 128, 256)
+    encoder_blocks: tuple[int, ...] = (0, 1, 2, 2)
+    decoder_blocks: tuple[int, ...] = (1, 2, 2, 3)
+
+    def __post_init__(self) -> None:
+        for name in ("widths", "encoder_blocks", "decoder_blocks"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if len(getattr(self, name)) != 4:
+                raise ValueError(f"autoencoder: {name} needs four entries (1/2, 1/4, 1/8, 1/16)")
+        if self.width % STRIDE or self.height % STRIDE:
+            raise ValueError(f"picture {self.width}x{self.height} is not a multiple of {STRIDE}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of latent tokens."""
+        return self.height // STRIDE, self.width // STRIDE
+
+    @property
+    def num_tokens(self) -> int:
+        rows, columns = self.grid
+        return rows * columns
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
+        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
+
+
+class Down(nn.Module):
+    """Halve height and width: 1x1 convolution of 2x2 cells, beside the mean of the cells' channels (the DC-AE shortcut)."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4 * inner, outer, 1)
+        self.outer = outer
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        cells = F.pixel_unshuffle(x, 2)
+        b, _, h, w = cells.shape
+        return self.conv(cells) + cells.reshape(b, self.outer, -1, h, w).mean(2)
+
+
+class Up(nn.Module):
+    """Double height and width: 1x1 convolution into 2x2 cells, beside a copy of the channels (the DC-AE shortcut)."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inner, 4 * outer, 1)
+        self.repeats = 4 * outer // inner
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        shortcut = x.repeat_interleave(self.repeats, 1)
+        return F.pixel_shuffle(self.conv(x) + shortcut, 2)
+
+
+class Autoencoder(nn.Module):
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        half, quarter, eighth, sixteenth = config.widths
+
+        def blocks(width: int, count: int) -> list[nn.Module]:
+            return [ResidualBlock(width) for _ in range(count)]
+
+        down, up = config.encoder_blocks, config.decoder_blocks
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, quarter, 3, padding=1),
+            nn.ReLU(),
+            *blocks(quarter, down[0] + down[1]),
+            Down(quarter, eighth),
+            *blocks(eighth, down[2]),
+            Down(eighth, sixteenth),
+            *blocks(sixteenth, down[3]),
+            nn.Conv2d(sixteenth, config.channels, 1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.channels, sixteenth, 3, padding=1),
+            nn.ReLU(),
+            *blocks(sixteenth, up[3]),
+            Up(sixteenth, eighth),
+            *blocks(eighth, up[2]),
+            Up(eighth, quarter),
+            *blocks(quarter, up[1]),
+            Up(quarter, half),
+            *blocks(half, up[0]),
+            nn.Conv2d(half, 12, 3, padding=1),
+            nn.PixelShuffle(2),
+        )
+
+    def encode(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
+        """Latents of pictures whose values lie in 0..1."""
+        features = self.encoder(pixels * 2.0 - 1.0)
+        return normalise(features.flatten(2).transpose(1, 2))
+
+    def decode(self, latents: Float[Tensor, "b n c"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures, values around 0..1 (not clipped: training needs the gradient)."""
+        rows, columns = self.config.grid
+        features = latents.transpose(1, 2).unflatten(2, (rows, columns))
+        return self.decoder(features) * 0.5 + 0.5
+
+
+def normalise(latents: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
+    """Every token to zero mean and unit variance over its channels."""
+    return F.layer_norm(latents, latents.shape[-1:], eps=1e-6)
+
+
+def to_pixels(frames: UInt8[Tensor, "*b h w 3"]) -> Float[Tensor, "*b 3 h w"]:
+    return frames.movedim(-1, -3).float() / 255.0
+
+
+def to_frames(pixels: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
+    return (pixels.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).movedim(-3, -1)

@@ -1,0 +1,350 @@
+"""The Denoiser: a frame-causal transformer that predicts the clean latents of the next frame from noise, the past and an action.
+
+Layers alternate: most attend inside their own frame; every `cached_every`-th also attends to every token of the `context` frames
+before (these alone need a KV cache). 2-D + time RoPE, QK-norm, SwiGLU, one adaLN shared by all layers. The prediction is x-space.
+
+Two ways to run the same weights, and the tests hold them together:
+- `forward`: training. The past is there twice, as play sees it: *context* frames as they lie in the cache (lightly noised), and the
+  *noisy* frame after each of them. Noisy frame j sees context frames <= j and itself, so every frame trains with a committed past.
+- `step`: play. One frame for a batch of sessions, reading a full ring cache and returning this frame's keys and values.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """grid: rows and columns of tokens. channels: of a latent token. action_width: of an encoded action. context: frames remembered.
+
+    min_step_size: the finest denoising step it is trained for (a power of two); commits are labelled with it.
+    """
+
+    grid: tuple[int, int] = (6, 10)
+    channels: int = 32
+    action_width: int = 16
+    context: int = 16
+    width: int = 256
+    depth: int = 8
+    head_width: int = 64
+    cached_every: int = 2
+    min_step_size: float = 0.125
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", tuple(self.grid))
+        if self.width % self.head_width:
+            raise ValueError(f"denoiser: width {self.width} is not a multiple of {self.head_width}")
+        if self.head_width % 4:
+            raise ValueError(f"denoiser: head_width {self.head_width} is not a multiple of 4")
+
+    @property
+    def num_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def num_heads(self) -> int:
+        return self.width // self.head_width
+
+    @property
+    def hidden_width(self) -> int:
+        return 64 * math.ceil(self.width * 8 / 3 / 64)
+
+    @property
+    def cached_layers(self) -> tuple[int, ...]:
+        return tuple(range(1, self.depth, self.cached_every))
+
+    @property
+    def rotary_split(self) -> tuple[int, int]:
+        """Rotary pairs for each of the two spatial axes, and for time."""
+        pairs = self.head_width // 2
+        space = pairs * 5 // 16
+        return space, pairs - 2 * space
+
+    @property
+    def time_frequencies(self) -> tuple[float, ...]:
+        """Radians per frame of each time pair: wavelengths from 4 frames to 16 contexts."""
+        _, pairs = self.rotary_split
+        longest = math.log(16 * max(self.context, 2))
+        waves = [
+            math.exp(math.log(4) + (longest - math.log(4)) * i / (pairs - 1)) for i in range(pairs)
+        ]
+        return tuple(2 * math.pi / wave for wave in waves)
+
+
+def space_angles(config: DenoiserConfig) -> Float[Tensor, "n p"]:
+    """Rotary phases of every token's place in the picture: rows first, then columns."""
+    pairs, _ = config.rotary_split
+    frequencies = math.pi / 2 * torch.exp(-torch.arange(pairs) / max(pairs - 1, 1) * math.log(16))
+    rows, columns = torch.meshgrid(
+        *(torch.arange(float(size)) for size in config.grid), indexing="ij"
+    )
+    return torch.cat([axis.reshape(-1, 1) * frequencies for axis in (rows, columns)], 1)
+
+
+def rotate(
+    x: Float[Tensor, "*b h n d"], cos: Float[Tensor, "*b 1 n p"], sin: Float[Tensor, "*b 1 n p"]
+) -> Float[Tensor, "*b h n d"]:
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+
+
+class Attention(nn.Module):
+    """Projections shared by both ways to run; who attends to whom is decided by the caller."""
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+        self.q_scale = nn.Parameter(torch.ones(config.head_width))
+        self.k_scale = nn.Parameter(torch.ones(config.head_width))
+
+    def project(
+        self, x: Float[Tensor, "*b n d"], cos: Tensor, sin: Tensor
+    ) -> tuple[Float[Tensor, "*b h n dh"], Float[Tensor, "*b h n dh"], Float[Tensor, "*b h n dh"]]:
+        q, k, v = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
+            for part in self.qkv(x).chunk(3, -1)
+        )
+        q = rotate(rms_norm(q) * self.q_scale, cos, sin)
+        k = rotate(rms_norm(k) * self.k_scale, cos, sin)
+        return q.type_as(v), k.type_as(v), v
+
+    def merge(self, heads: Float[Tensor, "*b h n dh"]) -> Float[Tensor, "*b n d"]:
+        return self.out(heads.transpose(-2, -3).flatten(-2))
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, -1)
+        return self.down(F.silu(gate) * up)
+
+
+class Block(nn.Module):
+    """One layer in two halves, before and after attention, so that each can be compiled while attention differs by caller."""
+
+    def __init__(self, config: DenoiserConfig, cached: bool) -> None:
+        super().__init__()
+        self.cached = cached
+        self.attention = Attention(config)
+        self.mlp = SwiGLU(config.width, config.hidden_width)
+        self.modulation = nn.Parameter(torch.zeros(6, config.width))
+
+    def before(
+        self, x: Float[Tensor, "*b n d"], shared: Float[Tensor, "*b 6 d"], cos: Tensor, sin: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [*b, heads, n, dh]."""
+        shift, scale = (shared + self.modulation)[..., None, :].unbind(-3)[:2]
+        return self.attention.project(rms_norm(x) * (1 + scale) + shift, cos, sin)
+
+    def after(
+        self,
+        x: Float[Tensor, "*b n d"],
+        heads: Float[Tensor, "*b h n dh"],
+        shared: Float[Tensor, "*b 6 d"],
+    ) -> Float[Tensor, "*b n d"]:
+        modulation = (shared + self.modulation)[..., None, :].unbind(-3)
+        gate_attention, shift, scale, gate_mlp = modulation[2:]
+        x = x + gate_attention * self.attention.merge(heads)
+        return x + gate_mlp * self.mlp(rms_norm(x) * (1 + scale) + shift)
+
+
+def attend(
+    q: Float[Tensor, "*b n d"], k: Float[Tensor, "*b m d"], v: Float[Tensor, "*b m d"]
+) -> Float[Tensor, "*b n d"]:
+    if q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v)
+    # PyTorch's flash kernel for CPUs is 2 to 4 times slower than plain products at 60 queries in bfloat16 (docs/log.md).
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    return scores.float().softmax(-1).type_as(v) @ v
+
+
+def attend_to_past(
+    q: Float[Tensor, "b h n d"],
+    k: Float[Tensor, "b h n d"],
+    v: Float[Tensor, "b h n d"],
+    past_k: Float[Tensor, "b h m d"],
+    past_v: Float[Tensor, "b h m d"],
+) -> Float[Tensor, "b h n d"]:
+    """Attention over the cache and the frame itself without joining them: only the small score matrices are concatenated."""
+    scale = q.shape[-1] ** -0.5
+    q = q * scale
+    scores = torch.cat([q @ past_k.transpose(-1, -2), q @ k.transpose(-1, -2)], -1)
+    weights = scores.softmax(-1)
+    num_past = past_k.shape[-2]
+    return weights[..., :num_past] @ past_v + weights[..., num_past:] @ v
+
+
+class Denoiser(nn.Module):
+    space_cos: Tensor
+    space_sin: Tensor
+    frequencies: Tensor
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.embed = nn.Linear(config.channels, width)
+        self.place = nn.Parameter(torch.randn(config.num_tokens, width) * 0.02)
+        self.embed_action = nn.Sequential(
+            nn.Linear(config.action_width, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.embed_level = nn.Sequential(nn.Linear(128, width), nn.SiLU(), nn.Linear(width, width))
+        self.modulate = nn.Linear(width, 6 * width)
+        self.blocks = nn.ModuleList(
+            Block(config, layer in config.cached_layers) for layer in range(config.depth)
+        )
+        self.modulate_out = nn.Linear(width, 2 * width)
+        self.unembed = nn.Linear(width, config.channels)
+        angles = space_angles(config)
+        self.register_buffer("space_cos", angles.cos(), persistent=False)
+        self.register_buffer("space_sin", angles.sin(), persistent=False)
+        frequencies = torch.tensor(config.time_frequencies)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            nn.init.zeros_(block.attention.out.weight)
+            nn.init.zeros_(block.mlp.down.weight)
+        nn.init.zeros_(self.modulate.weight)
+        nn.init.zeros_(self.modulate_out.weight)
+        nn.init.zeros_(self.unembed.weight)
+        # Gates open at 1: the branches themselves start at zero.
+        self.modulate.bias.data.view(6, -1)[[2, 5]] = 1.0
+
+    # -- parts that both ways share ---------------------------------------------------------
+
+    def condition(
+        self,
+        signal: Float[Tensor, "*b"],
+        step_size: Float[Tensor, "*b"],
+        action: Float[Tensor, "*b a"],
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
+        """The action's embedding (added to every token) and the adaLN condition (noise level, step size and action)."""
+        frequencies = torch.exp(torch.arange(32, device=signal.device) / 31 * math.log(64.0))
+        levels = torch.stack([signal, torch.log2(step_size) / 8.0], -1)
+        angles = levels[..., None] * frequencies
+        features = torch.cat([angles.cos(), angles.sin()], -1).flatten(-2)
+        acting = self.embed_action(action)
+        return acting, F.silu(self.embed_level(features) + acting)
+
+    def rotary(
+        self, time_cos: Float[Tensor, "*b r"], time_sin: Float[Tensor, "*b r"]
+    ) -> tuple[Float[Tensor, "*b 1 n p"], Float[Tensor, "*b 1 n p"]]:
+        shape = (*time_cos.shape[:-1], 1, self.config.num_tokens, -1)
+        cos, sin = (
+            torch.cat([space.expand(*shape), time[..., None, None, :].expand(*shape)], -1)
+            for space, time in ((self.space_cos, time_cos), (self.space_sin, time_sin))
+        )
+        return cos, sin
+
+    def unembed_tokens(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.modulate_out(condition)[..., None, :].chunk(2, -1)
+        return self.unembed(rms_norm(x) * (1 + scale) + shift)
+
+    def compile_blocks(self) -> None:
+        """Compile the halves of every layer: one small graph each, in seconds, where the whole network takes minutes."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.before = torch.compile(block.before)
+            block.after = torch.compile(block.after)
+
+    # -- training ---------------------------------------------------------------------------
+
+    def forward(
+        self,
+        context: Float[Tensor, "b t n c"],
+        context_signal: Float[Tensor, "b t"],
+        context_action: Float[Tensor, "b t a"],
+        noisy: Float[Tensor, "b t n c"],
+        signal: Float[Tensor, "b t"],
+        step_size: Float[Tensor, "b t"],
+        action: Float[Tensor, "b t a"],
+    ) -> Float[Tensor, "b t n c"]:
+        """Clean latents of every noisy frame; noisy frame j follows context frame j and sees context j-window+1..j."""
+        num_frames = noisy.shape[1]
+        finest = torch.full_like(context_signal, self.config.min_step_size)
+        acting, condition = self.condition(
+            torch.cat([context_signal, signal], 1),
+            torch.cat([finest, step_size], 1),
+            torch.cat([context_action, action], 1),
+        )
+        x = self.embed(torch.cat([context, noisy], 1)) + self.place + acting[:, :, None]
+        index = torch.arange(num_frames, device=x.device)
+        angles = torch.cat([index, index + 1])[:, None] * self.frequencies
+        cos, sin = self.rotary(angles.cos(), angles.sin())
+        shared = self.modulate(condition).unflatten(-1, (6, -1))
+        for block in self.blocks:
+            q, k, v = block.before(x, shared, cos, sin)
+            heads = self._attend_window(q, k, v) if block.cached else attend(q, k, v)
+            x = block.after(x, heads, shared)
+        return self.unembed_tokens(x[:, num_frames:], condition[:, num_frames:])
+
+    def _attend_window(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """[b 2t h n d]: one attention call per frame over just the keys it may see, so no mask and no wasted half."""
+        num_frames = q.shape[1] // 2
+        qs, ks, vs = q.unbind(1), k.unbind(1), v.unbind(1)
+        past, current = [], []
+        for j in range(num_frames):
+            seen = slice(max(0, j + 1 - self.config.context), j + 1)
+            past_k, past_v = torch.cat(ks[seen], 2), torch.cat(vs[seen], 2)
+            past.append(attend(qs[j], past_k, past_v))
+            noisy = num_frames + j
+            joined_k = torch.cat([past_k, ks[noisy]], 2)
+            joined_v = torch.cat([past_v, vs[noisy]], 2)
+            current.append(attend(qs[noisy], joined_k, joined_v))
+        return torch.stack(past + current, 1)
+
+    # -- play -------------------------------------------------------------------------------
+
+    def step(
+        self,
+        noisy: Float[Tensor, "b n c"],
+        signal: Float[Tensor, "b"],
+        step_size: Float[Tensor, "b"],
+        action: Float[Tensor, "b a"],
+        time_cos: Float[Tensor, "b r"],
+        time_sin: Float[Tensor, "b r"],
+        cache_k: list[Float[Tensor, "b h m d"]],
+        cache_v: list[Float[Tensor, "b h m d"]],
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """One pass over one frame of every session: clean latents, and this frame's keys and values per cached layer."""
+        acting, condition = self.condition(signal, step_size, action)
+        x = self.embed(noisy) + self.place + acting[:, None]
+        cos, sin = self.rotary(time_cos, time_sin)
+        shared = self.modulate(condition).unflatten(-1, (6, -1))
+        new_k: list[Tensor] = []
+        new_v: list[Tensor] = []
+        for block in self.blocks:
+            q, k, v = block.before(x, shared, cos, sin)
+            if block.cached:
+                layer = len(new_k)
+                heads = attend_to_past(q, k, v, cache_k[layer], cache_v[layer])
+                new_k.append(k)
+                new_v.append(v)
+            else:
+                heads = attend(q, k, v)
+            x = block.after(x, heads, shared)
+        return self.unembed_tokens(x, condition), new_k, new_v

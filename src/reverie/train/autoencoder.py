@@ -1,0 +1,113 @@
+"""Train the Autoencoder on rendered frames: L1 of pixels and of their differences, latents lightly noised.
+
+The noise on the latents teaches the decoder to read what a Denoiser writes, which is never exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from rich.progress import track
+from torch import Tensor
+
+from reverie.data.render import Rendered
+from reverie.model.autoencoder import Autoencoder, AutoencoderConfig, to_frames, to_pixels
+from reverie.train.run import Run, RunConfig, load_checkpoint, pick_device
+from reverie.train.sheets import psnr, write_sheet
+
+LATENT_NOISE = 0.1
+
+
+def train_autoencoder(
+    folder: Path,
+    config: AutoencoderConfig,
+    run_config: RunConfig,
+    train: Rendered,
+    validation: Rendered,
+) -> Run:
+    """Train in `folder` (resumes by itself) and return the finished run."""
+    device = pick_device(run_config.threads)
+    torch.manual_seed(run_config.seed)
+    network = Autoencoder(config).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=1e-4)
+    run = Run(folder, run_config, network, [optimizer], {"autoencoder": asdict(config)})
+    held_out = validation.frames[np.linspace(0, len(validation.frames) - 1, 64).astype(int)]
+
+    def train_step(step: int) -> Tensor:
+        generator = np.random.Generator(np.random.Philox(key=[run_config.seed, step]))
+        rows = np.sort(generator.integers(0, len(train.frames), run_config.batch_size))
+        pixels = to_pixels(torch.from_numpy(train.frames[rows]).to(device))
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            latents = network.encode(pixels)
+            rebuilt = network.decode(latents + LATENT_NOISE * torch.randn_like(latents))
+        return reconstruction_loss(rebuilt.float(), pixels)
+
+    def inspect(step: int) -> dict[str, float]:
+        rebuilt = decode_frames(network, encode_frames(network, held_out))
+        pairs = [row for i in range(0, 16, 8) for row in (held_out[i : i + 8], rebuilt[i : i + 8])]
+        write_sheet(folder / "sheets" / f"{step:06}.jpg", pairs)
+        return {"reconstruction_psnr": psnr(held_out, rebuilt)}
+
+    run.train(train_step, inspect)
+    return run
+
+
+def reconstruction_loss(
+    rebuilt: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"]
+) -> Float[Tensor, ""]:
+    """L1, squared error (edges first) and L1 of horizontal and vertical differences (texture)."""
+    error = rebuilt - truth
+    across = F.l1_loss(error[..., 1:], error[..., :-1])
+    down = F.l1_loss(error[..., 1:, :], error[..., :-1, :])
+    return error.abs().mean() + 4.0 * error.square().mean() + 0.5 * (across + down)
+
+
+def load_autoencoder(folder: Path) -> Autoencoder:
+    """The averaged network of a run, ready for use. Raises ReverieError where there is none."""
+    state = load_checkpoint(folder)
+    network = Autoencoder(AutoencoderConfig(**state["settings"]["autoencoder"]))
+    network.load_state_dict(state["average"])
+    return network.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def encode_frames(network: Autoencoder, frames: NDArray[np.uint8]) -> Float[Tensor, "b n c"]:
+    """Latents, float32, of frames uint8 [b, h, w, 3]."""
+    device = next(network.parameters()).device
+    return network.encode(
+        to_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(device))
+    ).float()
+
+
+@torch.no_grad()
+def decode_frames(network: Autoencoder, latents: Float[Tensor, "b n c"]) -> NDArray[np.uint8]:
+    """Frames, uint8 [b, h, w, 3]."""
+    device = next(network.parameters()).device
+    return to_frames(network.decode(latents.to(device)).float()).cpu().numpy()
+
+
+def encode_all(network: Autoencoder, rendered: Rendered, file: Path) -> NDArray[np.float16]:
+    """Latents of every frame of a split, float16 [N, n, c], computed once and kept in `file` (a .npy)."""
+    if file.exists():
+        latents = np.load(file, mmap_mode="r")
+        if len(latents) == len(rendered.frames):
+            return latents
+    device = pick_device()
+    network = network.to(device, memory_format=torch.channels_last)
+    config = network.config
+    latents = np.empty((len(rendered.frames), config.num_tokens, config.channels), np.float16)
+    for first in track(range(0, len(latents), 128), f"encoding {len(latents)} frames"):
+        with torch.autocast(device.type, torch.bfloat16):
+            rows = encode_frames(network, rendered.frames[first : first + 128])
+        latents[first : first + 128] = rows.cpu().numpy()
+    with file.with_suffix(".new").open("wb") as temporary:
+        np.save(temporary, latents)
+    file.with_suffix(".new").replace(file)
+    return latents

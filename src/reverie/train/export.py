@@ -1,0 +1,288 @@
+"""Export: trained networks become a world folder that plays without PyTorch.
+
+The weights are written once, as fp16, into model.safetensors; the three ONNX graphs read theirs out of that file (ONNX external
+data: location, offset, length) and widen them to float32 when they are loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from reverie import world as worlds
+from reverie.core import ActionSpace, ReverieError
+from reverie.model.autoencoder import Autoencoder, to_frames, to_pixels
+from reverie.model.denoiser import Denoiser
+from reverie.world import WEIGHTS, Start, World, WorldConfig
+
+
+class _Encode(nn.Module):
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.autoencoder.encode(to_pixels(frames))
+
+
+class _Decode(nn.Module):
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return to_frames(self.autoencoder.decode(latents))
+
+
+class _Step(nn.Module):
+    """`Denoiser.step` with the caches as a flat list of inputs and outputs, keys first."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        given, caches = inputs[:6], inputs[6:]
+        half = len(caches) // 2
+        clean, new_k, new_v = self.denoiser.step(*given, list(caches[:half]), list(caches[half:]))
+        return clean, *new_k, *new_v
+
+
+def export_world(
+    path: Path,
+    name: str,
+    autoencoder: Autoencoder,
+    denoiser: Denoiser,
+    action_space: ActionSpace,
+    *,
+    starts: Sequence[Start] = (),
+    card: str = "",
+    fps: int = 20,
+    denoising_steps: Sequence[int] = (1, 2, 4),
+    context_signal: float = 0.9,
+) -> World:
+    """Write a world folder and load it back. Raises ReverieError where networks and action space do not fit each other."""
+    if denoiser.config.action_width != action_space.width:
+        raise ReverieError(
+            f"the denoiser takes actions of {denoiser.config.action_width} numbers, the action space has {action_space.width}"
+        )
+    if (
+        denoiser.config.grid != autoencoder.config.grid
+        or denoiser.config.channels != autoencoder.config.channels
+    ):
+        raise ReverieError(
+            "denoiser and autoencoder do not share their latents; train one on the other"
+        )
+    networks = {
+        "autoencoder": autoencoder.float().cpu().eval(),
+        "denoiser": denoiser.float().cpu().eval(),
+    }
+    frequencies = list(denoiser.config.time_frequencies)
+    config = WorldConfig(
+        name=name,
+        width=autoencoder.config.width,
+        height=autoencoder.config.height,
+        fps=fps,
+        action_space=action_space,
+        denoising_steps=tuple(denoising_steps),
+        context=denoiser.config.context,
+        context_signal=context_signal,
+        autoencoder=_plain(asdict(autoencoder.config)),
+        denoiser=_plain(asdict(denoiser.config)) | {"time_frequencies": frequencies},
+    )
+    path.mkdir(parents=True, exist_ok=True)
+    worlds.save(path, config, starts, card)
+    weights = {
+        f"{part}.{key}": value.to(torch.float16).contiguous()
+        for part, network in networks.items()
+        for key, value in network.state_dict().items()
+    }
+    save_file(weights, path / WEIGHTS)
+    _write_graphs(path, autoencoder, denoiser)
+    return worlds.load(path)
+
+
+def load_networks(world: World) -> tuple[Autoencoder, Denoiser]:
+    """The PyTorch networks of a world on disk, float32, ready for use or for more training."""
+    from safetensors.torch import load_file
+
+    from reverie.model.autoencoder import AutoencoderConfig
+    from reverie.model.denoiser import DenoiserConfig
+
+    weights = load_file(world.path / WEIGHTS)
+    settings = dict(world.config.denoiser)
+    settings.pop("time_frequencies")
+    networks: tuple[Autoencoder, Denoiser] = (
+        Autoencoder(AutoencoderConfig(**world.config.autoencoder)),
+        Denoiser(DenoiserConfig(**settings)),
+    )
+    for part, network in zip(("autoencoder", "denoiser"), networks, strict=True):
+        own = {
+            key.removeprefix(part + "."): value
+            for key, value in weights.items()
+            if key.startswith(part + ".")
+        }
+        network.load_state_dict({key: value.float() for key, value in own.items()})
+        network.eval().requires_grad_(False)
+    return networks
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back: lists for tuples."""
+    return json.loads(json.dumps(settings))
+
+
+def _write_graphs(path: Path, autoencoder: Autoencoder, denoiser: Denoiser) -> None:
+    height, width = autoencoder.config.height, autoencoder.config.width
+    config = denoiser.config
+    frames = torch.zeros((2, height, width, 3), dtype=torch.uint8)
+    latents = torch.zeros((2, config.num_tokens, config.channels))
+    phases = torch.zeros((2, len(config.time_frequencies)))
+    cache = torch.zeros(
+        (2, config.num_heads, config.context * config.num_tokens, config.head_width)
+    )
+    levels = torch.full((2,), 0.5)
+    layers = range(len(config.cached_layers))
+    step_inputs = (
+        latents,
+        levels,
+        levels.clone(),
+        torch.zeros((2, config.action_width)),
+        phases,
+        phases.clone(),
+    )
+    step_inputs += tuple(cache.clone() for _ in range(2 * len(layers)))
+    names = ["noisy", "signal", "step_size", "action", "time_cos", "time_sin"]
+    cache_names = [f"{kind}.{i}" for kind in ("cache_k", "cache_v") for i in layers]
+    new_names = [f"{kind}.{i}" for kind in ("new_k", "new_v") for i in layers]
+    _write_graph(path, "encoder", _Encode(autoencoder), (frames,), ["frames"], ["latents"])
+    _write_graph(path, "decoder", _Decode(autoencoder), (latents,), ["latents"], ["frames"])
+    _write_graph(
+        path, "denoiser", _Step(denoiser), step_inputs, names + cache_names, ["clean", *new_names]
+    )
+
+
+def _write_graph(
+    path: Path,
+    name: str,
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    input_names: list[str],
+    output_names: list[str],
+) -> None:
+    import onnx
+
+    batch = torch.export.Dim("b", min=1, max=1024)
+    shapes = ({0: batch},) * len(inputs)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter warns about its own insides
+        program = torch.onnx.export(
+            module.eval(),
+            inputs,
+            dynamo=True,
+            verbose=False,
+            input_names=input_names,
+            output_names=output_names,
+            dynamic_shapes=(shapes,) if isinstance(module, _Step) else shapes,
+            opset_version=18,
+            optimize=False,  # it would fold transposed copies of the weights into the graph
+        )
+    assert program is not None
+    model = program.model_proto
+    _share_weights(model, path / WEIGHTS)
+    onnx.save(model, path / f"{name}.onnx")
+
+
+def _share_weights(model: Any, weights: Path) -> None:
+    """Point every initializer that is a network weight into the safetensors file, with a cast to float32 behind it."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    places = _tensor_places(weights)
+    casts = []
+    for tensor in model.graph.initializer:
+        place = places.get(tensor.name)
+        if place is None or tensor.data_type != TensorProto.FLOAT:
+            continue
+        offset, length = place
+        if length != 2 * int(np.prod(tensor.dims)):
+            raise ReverieError(f"{tensor.name} has another size in {weights.name}; export again")
+        used, stored = tensor.name, f"{tensor.name}.fp16"
+        dims = list(tensor.dims)
+        tensor.Clear()
+        tensor.name, tensor.data_type = stored, TensorProto.FLOAT16
+        tensor.dims.extend(dims)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", weights.name), ("offset", offset), ("length", length)):
+            tensor.external_data.append(onnx.StringStringEntryProto(key=key, value=str(value)))
+        casts.append(helper.make_node("Cast", [stored], [used], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    for node in model.graph.node:  # the exporter's notes name files of the machine it ran on
+        del node.metadata_props[:]
+        node.doc_string = ""
+
+
+def _tensor_places(weights: Path) -> dict[str, tuple[int, int]]:
+    """Offset and length in bytes of every tensor of a safetensors file."""
+    with weights.open("rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+    header.pop("__metadata__", None)
+    return {
+        name: (
+            8 + size + entry["data_offsets"][0],
+            entry["data_offsets"][1] - entry["data_offsets"][0],
+        )
+        for name, entry in header.items()
+    }
+
+
+def write_random_world(path: Path, seed: int = 0, *, small: bool = True) -> World:
+    """A world with random weights: for tests and for measuring speed. Its pictures mean nothing."""
+    from reverie.model.autoencoder import AutoencoderConfig
+    from reverie.model.denoiser import DenoiserConfig
+
+    torch.manual_seed(seed)
+    keys = ("forward", "back", "left", "right", "jump", "sprint", "break", "use")
+    keymap = {
+        "w": "forward",
+        "s": "back",
+        "a": "left",
+        "d": "right",
+        "space": "jump",
+        "mouse0": "break",
+        "mouse2": "use",
+    }
+    space = ActionSpace(keys, 15.0, 6, keymap)
+    if small:
+        pictures = AutoencoderConfig(64, 32, 8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1))
+        steps = DenoiserConfig(pictures.grid, 8, space.width, 4, width=32, depth=4, head_width=16)
+    else:
+        pictures, steps = AutoencoderConfig(), DenoiserConfig(action_width=space.width)
+    autoencoder, denoiser = Autoencoder(pictures), Denoiser(steps)
+    with torch.no_grad():
+        for weight in [*denoiser.parameters(), *autoencoder.parameters()]:
+            if not weight.any():  # layers that training starts at zero: nothing would flow
+                weight.normal_(std=0.05)
+    generator = np.random.default_rng(seed)
+    frames = generator.integers(
+        0, 255, (steps.context, pictures.height, pictures.width, 3), np.uint8
+    )
+    actions = np.zeros((steps.context, space.width), np.float32)
+    actions[:, -space.num_slots] = 1.0
+    start = Start("noise", "Noise", frames, actions)
+    return export_world(path, "random", autoencoder, denoiser, space, starts=[start])
