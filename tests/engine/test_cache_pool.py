@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reverie.engine.cache_pool import CachePool, CacheShape, Slots
+
+SHAPE = CacheShape(num_layers=2, num_heads=2, context=3, num_tokens=2, head_width=2)
+
+
+def entries(value: float) -> list[np.ndarray]:
+    """One frame's keys or values, told apart by layer."""
+    return [np.full((2, 2, 2), value + i, np.float32) for i in range(2)]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-1, 5)), max_size=40))
+def test_slots_are_never_given_twice(script: list[int | None]) -> None:
+    """None allocates, a number gives that slot back."""
+    slots, taken = Slots(4), set[int]()
+    for step in script:
+        assert slots.num_free == 4 - len(taken)
+        assert slots.can_allocate() == (len(taken) < 4)
+        if step is None and slots.can_allocate():
+            slot = slots.allocate()
+            assert slot == min(set(range(4)) - taken)
+            taken.add(slot)
+        elif step is None:
+            with pytest.raises(RuntimeError, match="all 4 slots are taken"):
+                slots.allocate()
+        elif step in taken:
+            slots.deallocate(step)
+            taken.remove(step)
+        else:
+            message = "is free already" if 0 <= step < 4 else "is not one of"
+            with pytest.raises(ValueError, match=message):
+                slots.deallocate(step)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-3, 12)), max_size=30))
+def test_the_ring_keeps_the_newest_frame_of_each_place(writes: list[tuple[int, int]]) -> None:
+    pool = CachePool(3, SHAPE)
+    newest: dict[tuple[int, int], float] = {}
+    for number, (slot, frame_index) in enumerate(writes):
+        pool.write(slot, frame_index, entries(number), entries(-number))
+        newest[slot, frame_index % 3] = number
+    for slot in range(3):
+        for place in range(3):
+            part = slice(place * 2, place * 2 + 2)
+            for layer in range(2):
+                written = (slot, place) in newest
+                expected = newest.get((slot, place), 0.0)
+                k, v = pool.k[layer][slot, :, part], pool.v[layer][slot, :, part]
+                assert (k == (expected + layer if written else 0)).all()
+                assert (v == (-expected + layer if written else 0)).all()
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=5, unique=True))
+def test_a_view_is_the_slots_in_order(slots: list[int]) -> None:
+    pool = CachePool(5, SHAPE, max_batch=5)
+    for slot in range(5):
+        pool.write(slot, 0, entries(slot), entries(10 + slot))
+    for layer, (k, v) in enumerate(zip(*pool.view(slots), strict=True)):
+        np.testing.assert_array_equal(k, pool.k[layer][slots])
+        np.testing.assert_array_equal(v, pool.v[layer][slots])
+        in_place = np.shares_memory(k, pool.k[layer])
+        assert in_place == pool.is_contiguous(slots)
+        assert k.flags.c_contiguous
+
+
+def test_neighbours_out_of_order_are_not_seen_in_place() -> None:
+    pool = CachePool(3, SHAPE, max_batch=2)
+    assert pool.is_contiguous([1, 2])
+    assert not pool.is_contiguous([2, 1])
+    assert not pool.is_contiguous([0, 2])
+
+
+def test_slot_arrays_copy_a_session_and_only_it() -> None:
+    pool = CachePool(3, SHAPE)
+    pool.write(0, 1, entries(5), entries(6))
+    saved = {name: array.copy() for name, array in pool.slot_arrays(0).items()}
+    for name, array in pool.slot_arrays(2).items():
+        array[:] = saved[name]
+    for layer in range(2):
+        np.testing.assert_array_equal(pool.k[layer][2], pool.k[layer][0])
+        np.testing.assert_array_equal(pool.v[layer][2], pool.v[layer][0])
+        assert not pool.k[layer][1].any()
+
+
+def test_memory_is_what_the_shape_says() -> None:
+    pool = CachePool(3, SHAPE)
+    assert SHAPE.slot_bytes == 2 * 2 * (2 * 6 * 2) * 4
+    assert pool.num_bytes == sum(array.nbytes for array in (*pool.k, *pool.v))
+
+
+def test_no_slots_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_slots is 0"):
+        Slots(0)
