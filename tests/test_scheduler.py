@@ -126,13 +126,13 @@ def play(requested: list[int], costs: Costs, num_ticks: int = 40) -> tuple[int, 
         if plan is None:
             now_s = min(t.opens_s for t in tasks)
             continue
-        size = len(plan.session_ids)
+        size, started_s = len(plan.session_ids), now_s
         now_s += costs.step_ms(size, plan.num_steps) / 1000
         owed_ms.append(costs.table[size, 0])
         for i in map(int, plan.session_ids):
             drawn += 1
             late += now_s > (ticks[i] + 1) * PERIOD_S + 1e-9
-            ticks[i] = next_tick(ticks[i], now_s, FPS)
+            ticks[i] = next_tick(ticks[i], started_s, now_s, FPS)
     return drawn, late
 
 
@@ -199,24 +199,39 @@ def test_the_machine_is_believed_when_it_is_slow() -> None:
 def test_ticks_do_not_drift() -> None:
     tick = 0
     for i in range(1, 100_000):
-        tick = next_tick(tick, (i - 1) * PERIOD_S + 0.02, FPS)
+        tick = next_tick(tick, (i - 1) * PERIOD_S + 1e-4, (i - 1) * PERIOD_S + 0.02, FPS)
         assert tick == i
 
 
 @pytest.mark.parametrize(
-    ("finished_ms", "expected"), [(20, 1), (50, 1), (74, 1), (76, 2), (95, 2), (1010, 20)]
+    ("started_ms", "finished_ms", "expected"),
+    [
+        (0, 20, 1),
+        (0, 50, 1),
+        (0, 74, 1),
+        (0, 76, 2),  # tick 1 is over by more than half
+        (24, 40, 1),
+        (26, 40, 2),  # tick 1 would follow in less than half a period
+        (1010, 1030, 21),
+    ],
 )
-def test_late_ticks_are_skipped(finished_ms: float, expected: int) -> None:
-    assert next_tick(0, finished_ms / 1000, FPS) == expected
+def test_late_ticks_are_skipped(started_ms: float, finished_ms: float, expected: int) -> None:
+    assert next_tick(0, started_ms / 1000, finished_ms / 1000, FPS) == expected
 
 
-@given(st.integers(0, 10**6), st.floats(0, 10**5), st.sampled_from([20.0, 30.0, 60.0]))
-def test_the_next_tick_is_ahead_and_hardly_late(tick: int, elapsed_s: float, fps: float) -> None:
-    following = next_tick(tick, elapsed_s, fps)
+@given(
+    st.integers(0, 10**6), st.floats(0, 1e5), st.floats(0, 1), st.sampled_from([20.0, 30.0, 60.0])
+)
+def test_the_next_tick_is_ahead_and_hardly_late(
+    tick: int, started_s: float, took_s: float, fps: float
+) -> None:
+    finished_s = started_s + took_s
+    following = next_tick(tick, started_s, finished_s, fps)
     assert following > tick
-    assert elapsed_s * fps - following <= 0.5 + 1e-6
+    assert finished_s * fps - following <= 0.5 + 1e-6
+    assert following - started_s * fps >= 0.5 - 1e-6
     if following > tick + 1:
-        assert following - elapsed_s * fps < 0.5 + 1e-6
+        assert following - max(started_s * fps + 0.5, finished_s * fps - 0.5) < 1
 
 
 def test_an_empty_table_is_refused() -> None:

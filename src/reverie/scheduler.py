@@ -20,8 +20,8 @@ HYSTERESIS = 0.1
 """How much lighter the load must be before quality goes up again."""
 BATCH_GAIN = 0.05
 """A larger batch must save at least this much per session, or the first picture just waits."""
-LATE_TOLERANCE = 0.5
-"""A tick that is late by more than this part of a period is skipped."""
+HALF = 0.5
+"""Of a period: how late a tick may be before it is skipped, and the least time between frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +150,11 @@ def capacity(fps: float, costs: Costs, num_slots: int) -> int:
     return min(fits, num_slots)
 
 
-def next_tick(tick: int, elapsed_s: float, fps: float) -> int:
-    """The tick that follows `tick` when `elapsed_s` have passed since tick 0 opened.
+def next_tick(tick: int, started_s: float, finished_s: float, fps: float) -> int:
+    """The tick that follows `tick`, whose frame was drawn between these times since tick 0 opened.
 
-    Ticks that are too late are skipped, never caught up with: no two frames in a burst.
+    Late ticks are skipped, never caught up with: the next frame begins no sooner than half a period
+    after this one did, and belongs to no tick that is over by more than half a period already.
     """
-    earliest = math.ceil(elapsed_s * fps - LATE_TOLERANCE)
-    return max(tick + 1, earliest)
+    earliest = max(started_s * fps + HALF, finished_s * fps - HALF)
+    return max(tick + 1, math.ceil(earliest))

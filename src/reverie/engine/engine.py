@@ -246,13 +246,15 @@ class Engine:
     def _publish(self, handles: Sequence[Handle], frames: Sequence[Frame]) -> None:
         published = []
         with self._wake:
-            elapsed_s = self._clock() - self._origin_s
             for handle, frame in zip(handles, frames, strict=True):
                 session = handle._session
                 if session.state not in (SessionState.PLAYING, SessionState.PAUSED):
                     continue  # ended or restarted while its frame was drawn
                 session.frame_index += 1
-                tick = next_tick(session.tick, elapsed_s, self._fps)
+                started_s, finished_s = (
+                    t - self._origin_s for t in (frame.started_s, frame.finished_s)
+                )
+                tick = next_tick(session.tick, started_s, finished_s, self._fps)
                 session.num_skipped += tick - session.tick - 1
                 session.tick = tick
                 handle._frame = frame
