@@ -4,10 +4,10 @@
 caves), lamp light (0..255); the fourth byte is 1 where the cell blocks light. The renderer interpolates between the cells
 next to a face, which gives soft shadows and dark corners for four look-ups a pixel.
 
-`skip` uint8 [NUM_CELLS] is 0 in every cell that holds something, otherwise a number of cells n such that the cube of
-cells nearer than n is empty: a ray may leap over it (see rays.py).
+`skip` uint8 [8 * NUM_CELLS] says, for each of the eight octants that a ray can travel in, the side of the largest empty
+cube that has the cell in its near corner (0: the cell holds something): a ray leaps over it at once (see rays.py).
 
-Both use columns of 64 cells as bits of one word: growing a region by a cell is a shift and a few ors.
+Light spreads in columns of 64 cells held as bits of one word: growing a region by a cell is a shift and a few ors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reverie.envs.meadow import blocks as b
 from reverie.envs.meadow.grid import HEIGHT, MASK, NUM_CELLS, SHIFT_X, SHIFT_Z, SIZE, allocating_kernel, kernel
 from reverie.envs.meadow.rays import SOLID_RAY, trace
 
-MAX_SKIP = 20
+MAX_SKIP = 24
 LIGHT_REACH = 9
 """How many cells sky and lamp light travel into the dark."""
 CRYSTAL_REACH = 5
@@ -28,79 +28,71 @@ _ONE = np.uint64(1)
 
 
 @kernel
-def _columns(cells, opaque, lamps, crystals, solid):
-    """Fill the bit columns [SIZE, SIZE] of a world: blocks light, shines, shines faintly, holds anything."""
-    for x in range(SIZE):
-        for z in range(SIZE):
-            base = (x << SHIFT_X) | (z << SHIFT_Z)
-            dark = np.uint64(0)
-            lamp = np.uint64(0)
-            crystal = np.uint64(0)
-            full = np.uint64(0)
-            for y in range(HEIGHT):
-                block = cells[base + y]
-                if block == b.AIR:
-                    continue
-                bit = _ONE << np.uint64(y)
-                full |= bit
-                if block == b.LAMP:
-                    lamp |= bit
-                elif block == b.CRYSTAL:
-                    crystal |= bit
-                if block != b.WATER and block < b.FIRST_SMALL:
-                    dark |= bit
-            opaque[x, z] = dark
-            lamps[x, z] = lamp
-            crystals[x, z] = crystal
-            solid[x, z] = full
+def _fill_octant(cells, skip, octant):
+    """The side of an empty cube is one more than the smallest of those ahead of it: a single sweep against the octant.
+
+    The sweep goes a little further than once around the torus, to correct what began without a neighbour.
+    """
+    sx, sy, sz = (1 if octant & 4 else -1), (1 if octant & 2 else -1), (1 if octant & 1 else -1)
+    base = octant * NUM_CELLS
+    for a in range(SIZE + MAX_SKIP):
+        x = (-a if sx > 0 else a) & MASK
+        for k in range(SIZE + MAX_SKIP):
+            z = (-k if sz > 0 else k) & MASK
+            own = (x << SHIFT_X) | (z << SHIFT_Z)
+            ahead_x = base + ((((x + sx) & MASK) << SHIFT_X) | (z << SHIFT_Z))
+            ahead_z = base + ((x << SHIFT_X) | (((z + sz) & MASK) << SHIFT_Z))
+            ahead_xz = base + ((((x + sx) & MASK) << SHIFT_X) | (((z + sz) & MASK) << SHIFT_Z))
+            # Above the world everything is empty; below it lies a floor of bedrock, so nothing is asked there.
+            above = MAX_SKIP if sy > 0 else 0
+            column_above = above
+            for j in range(HEIGHT):
+                y = HEIGHT - 1 - j if sy > 0 else j
+                beside = min(min(skip[ahead_x + y], skip[ahead_z + y]), skip[ahead_xz + y])
+                if cells[own + y] != b.AIR:
+                    column_above = 0
+                else:
+                    column_above = min(min(beside, above), min(column_above, MAX_SKIP - 1)) + 1
+                skip[base + own + y] = column_above
+                above = beside
 
 
-@allocating_kernel
+@kernel
 def fill_skip(cells, skip):
-    """Compute `skip` for a whole world: grow what is solid by one cell at a time and note when each cell is reached."""
-    reached = np.zeros((SIZE, SIZE), np.uint64)
-    opaque = np.zeros((SIZE, SIZE), np.uint64)
-    lamps = np.zeros((SIZE, SIZE), np.uint64)
-    crystals = np.zeros((SIZE, SIZE), np.uint64)
-    _columns(cells, opaque, lamps, crystals, reached)
-    for i in range(NUM_CELLS):
-        skip[i] = 0 if cells[i] != b.AIR else MAX_SKIP
-    rows = np.zeros((SIZE, SIZE), np.uint64)
-    for distance in range(1, MAX_SKIP):
-        for x in range(SIZE):
-            for z in range(SIZE):
-                column = reached[x, z] | reached[(x + 1) & MASK, z] | reached[(x - 1) & MASK, z]
-                rows[x, z] = column | (column << _ONE) | (column >> _ONE)
-        for x in range(SIZE):
-            for z in range(SIZE):
-                grown = rows[x, z] | rows[x, (z + 1) & MASK] | rows[x, (z - 1) & MASK]
-                new = grown & ~reached[x, z]
-                reached[x, z] = grown
-                if new == 0:
-                    continue
-                base = (x << SHIFT_X) | (z << SHIFT_Z)
-                for y in range(HEIGHT):
-                    if (new >> np.uint64(y)) & _ONE:
-                        skip[base + y] = distance
+    """Compute `skip` for a whole world."""
+    for octant in range(8):
+        for i in range(NUM_CELLS):
+            skip[octant * NUM_CELLS + i] = MAX_SKIP
+        _fill_octant(cells, skip, octant)
 
 
 @kernel
 def edit_skip(skip, x, y, z, filled):
     """Keep `skip` true after one cell changed. Removing a block leaves its neighbours careful, which is slow, not wrong."""
     centre = ((x & MASK) << SHIFT_X) | ((z & MASK) << SHIFT_Z) | y
-    if not filled:
-        skip[centre] = 1
-        return
-    reach = MAX_SKIP - 1
-    for i in range(x - reach, x + reach + 1):
-        for k in range(z - reach, z + reach + 1):
-            base = ((i & MASK) << SHIFT_X) | ((k & MASK) << SHIFT_Z)
-            flat = max(abs(i - x), abs(k - z))
-            for j in range(max(0, y - reach), min(HEIGHT, y + reach + 1)):
-                distance = max(flat, abs(j - y))
-                if skip[base + j] > distance:
-                    skip[base + j] = distance
-    skip[centre] = 0
+    for octant in range(8):
+        base = octant * NUM_CELLS
+        if not filled:
+            skip[base + centre] = 1
+            continue
+        sx, sy, sz = (1 if octant & 4 else -1), (1 if octant & 2 else -1), (1 if octant & 1 else -1)
+        for i in range(MAX_SKIP):
+            for k in range(MAX_SKIP):
+                column = base + ((((x - sx * i) & MASK) << SHIFT_X) | (((z - sz * k) & MASK) << SHIFT_Z))
+                for j in range(MAX_SKIP):
+                    level = y - sy * j
+                    if 0 <= level < HEIGHT:
+                        side = max(max(i, k), j)
+                        if skip[column + level] > side:
+                            skip[column + level] = side
+
+
+@kernel
+def _touches_nothing(skip, cell):
+    for octant in range(8):
+        if skip[octant * NUM_CELLS + cell] < 2:
+            return False
+    return True
 
 
 @allocating_kernel
@@ -202,8 +194,10 @@ def fill_sun(cells, skip, light, sun):
             base = (x << SHIFT_X) | (z << SHIFT_Z)
             for y in range(HEIGHT):
                 i = base + y
-                if light[i, 3] or skip[i] > 1:
-                    light[i, 0] = 255 if light[i, 3] == 0 else 0
+                if light[i, 3]:
+                    light[i, 0] = 0
+                elif _touches_nothing(skip, i):
+                    light[i, 0] = 255
                 else:
                     light[i, 0] = _sunlit(cells, skip, x, y, z, sun)
 

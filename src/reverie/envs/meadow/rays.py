@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from reverie.envs.meadow import blocks as b
-from reverie.envs.meadow.grid import DOWN, EAST, HEIGHT, MASK, NORTH, SHIFT_X, SHIFT_Z, SOUTH, UP, WEST, kernel
+from reverie.envs.meadow.grid import DOWN, EAST, HEIGHT, MASK, NORTH, NUM_CELLS, SHIFT_X, SHIFT_Z, SOUTH, UP, WEST, kernel
 
 AIR_RAY = 0
 """Stops at everything, water included."""
@@ -68,6 +68,15 @@ def _hit_small(block, x, y, z, ox, oy, oz, ix, iy, iz):
 
 
 @kernel
+def _inside(point, cell, leap, inverse):
+    """Cell of a point along one axis, kept inside the cube that the ray is leaping over."""
+    at = int(np.floor(point))
+    if inverse > 0:
+        return min(max(at, cell), cell + leap - 1)
+    return min(max(at, cell + 1 - leap), cell)
+
+
+@kernel
 def trace(cells, skip, ox, oy, oz, dx, dy, dz, limit, medium):
     """Follow a ray from (ox, oy, oz) along the unit vector (dx, dy, dz) to the first thing that stops it.
 
@@ -79,11 +88,12 @@ def trace(cells, skip, ox, oy, oz, dx, dy, dz, limit, medium):
     iy = 1.0 / dy if abs(dy) > 1e-9 else (1e9 if dy >= 0 else -1e9)
     iz = 1.0 / dz if abs(dz) > 1e-9 else (1e9 if dz >= 0 else -1e9)
     x, y, z = int(np.floor(ox)), int(np.floor(oy)), int(np.floor(oz))
+    octant = ((4 if ix > 0 else 0) + (2 if iy > 0 else 0) + (1 if iz > 0 else 0)) * NUM_CELLS
     t = 0.0
     face = -1
     while 0 <= y < HEIGHT and t < limit:
         cell = ((x & MASK) << SHIFT_X) | ((z & MASK) << SHIFT_Z) | y
-        leap = int(skip[cell])
+        leap = int(skip[octant + cell])
         if leap == 0 or medium == WATER_RAY:
             leap = 1
             block = cells[cell]
@@ -104,26 +114,25 @@ def trace(cells, skip, ox, oy, oz, dx, dy, dz, limit, medium):
         tx = (next_x - ox) * ix
         ty = (next_y - oy) * iy
         tz = (next_z - oz) * iz
-        old_x, old_y, old_z = x, y, z
         if tx <= ty and tx <= tz:
             t = tx
             x = next_x if ix > 0 else next_x - 1
             face = WEST if ix > 0 else EAST
             if leap > 1:
-                y = min(max(int(np.floor(oy + dy * t)), old_y + 1 - leap), old_y + leap - 1)
-                z = min(max(int(np.floor(oz + dz * t)), old_z + 1 - leap), old_z + leap - 1)
+                y = _inside(oy + dy * t, y, leap, iy)
+                z = _inside(oz + dz * t, z, leap, iz)
         elif ty <= tz:
             t = ty
             y = next_y if iy > 0 else next_y - 1
             face = DOWN if iy > 0 else UP
             if leap > 1:
-                x = min(max(int(np.floor(ox + dx * t)), old_x + 1 - leap), old_x + leap - 1)
-                z = min(max(int(np.floor(oz + dz * t)), old_z + 1 - leap), old_z + leap - 1)
+                x = _inside(ox + dx * t, x, leap, ix)
+                z = _inside(oz + dz * t, z, leap, iz)
         else:
             t = tz
             z = next_z if iz > 0 else next_z - 1
             face = NORTH if iz > 0 else SOUTH
             if leap > 1:
-                x = min(max(int(np.floor(ox + dx * t)), old_x + 1 - leap), old_x + leap - 1)
-                y = min(max(int(np.floor(oy + dy * t)), old_y + 1 - leap), old_y + leap - 1)
+                x = _inside(ox + dx * t, x, leap, ix)
+                y = _inside(oy + dy * t, y, leap, iy)
     return limit, x, y, z, -1, 0

@@ -13,7 +13,7 @@ from reverie.envs.meadow.shade import CLOUD_SIZE, ray_colour
 
 TAN_HALF_FOV = 0.75
 """Half the width of the picture at distance 1: a horizontal field of view of 74 degrees."""
-_EDGE_CONTRAST = 0.04
+_EDGE_CONTRAST = 0.12
 """Edges fainter than this (0..1, summed over colours) are left alone."""
 
 _SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))

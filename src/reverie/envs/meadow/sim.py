@@ -70,7 +70,7 @@ class Meadow:
         self.tick = 0
         self.slot = 1
         self.cells = terrain.generate(self.seed)
-        self._skip = np.empty(NUM_CELLS, np.uint8)
+        self._skip = np.empty(8 * NUM_CELLS, np.uint8)
         self._light = np.zeros((NUM_CELLS, 4), np.uint8)
         light.fill_skip(self.cells, self._skip)
         self._clouds = render.cloud_map(self.seed)
