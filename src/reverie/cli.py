@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reverie.core import ReverieError
+
 if TYPE_CHECKING:
     from reverie.engine import Engine
 
@@ -27,6 +29,7 @@ EXTRAS = {
     "gymnasium": "simulator",
     "huggingface_hub": "hub",
     "jaxtyping": "train",
+    "matplotlib": "train",
     "numba": "simulator",
     "onnx": "train",
     "onnxscript": "train",
@@ -197,6 +200,9 @@ def record(
     processes: Annotated[
         int | None, typer.Option(help="How many play at once; one per core if not given.", min=1)
     ] = None,
+    picture: Annotated[
+        str | None, typer.Option(help="Size to draw at, such as 160x96; else the environment's.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Forget what the folder holds.")
     ] = False,
@@ -218,6 +224,7 @@ def record(
         policy=policy,
         seed=seed,
         processes=processes,
+        size=_size(picture) if picture else None,
         overwrite=overwrite,
         progress=not as_json,
     )
@@ -226,14 +233,190 @@ def record(
     _report(summary, f"{out}: {len(dataset.episodes)} episodes, {num_frames} frames", as_json)
 
 
+Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
+RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the training run.")]
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="autoencoder, then denoiser.")],
+    data: Data,
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(help="Training steps of the whole stage.", min=1)],
+    size: Annotated[str, typer.Option(help="tiny, small (CPU) or large (GPU).")] = "small",
+    batch_size: Annotated[int, typer.Option(help="Frames or segments in a step.", min=1)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="The highest of the schedule.")] = 1e-3,
+    frames: Annotated[
+        int | None, typer.Option(help="Training frames to render; all if not given.", min=1)
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of weights, noise and order.", min=0)] = 0,
+) -> None:
+    """Train one stage of a world.
+
+    Saves every few minutes; after Ctrl-C or a cut, the same command goes on from there.
+    """
+    from reverie.train.recipe import train_stage
+    from reverie.train.run import RunConfig
+
+    config = RunConfig(steps, batch_size, learning_rate, seed=seed, threads=threads)
+    train_stage(stage, data, run, size, config, frames)
+
+
+@app.command()
+def export(
+    data: Data,
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="Folder of the world to write.")],
+    name: Annotated[str, typer.Option(help="What the world is called.")] = "world",
+    starts: Annotated[
+        Path | None, typer.Option(help="JSON list of the moments where play can begin.")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Markdown file that becomes the world's card.")
+    ] = None,
+) -> None:
+    """Make a world that plays without PyTorch out of a training run."""
+    from reverie.train.recipe import export_run
+
+    text = card.read_text("utf-8") if card else ""
+    world = export_run(data, run, out, name, starts, text)
+    print(f"{world.path}: {len(world.starts)} starts; play it with: reverie play {world.path}")
+
+
+@app.command()
+def evaluate(
+    world: Annotated[str, typer.Argument(metavar="WORLD", help="As for reverie play.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the report and its pictures.")],
+    steps: Annotated[int, typer.Option(help="Denoising steps per frame.", min=1)] = 1,
+    clips: Annotated[int, typer.Option(help="Held-out moments to play from.", min=1)] = 48,
+    seconds: Annotated[float, typer.Option(help="Length of the long play.", min=1)] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a world against episodes it never saw; exit code 1 if it misses a threshold."""
+    from reverie import world as worlds
+    from reverie.train.evaluate import evaluate as measure
+
+    report = measure(
+        worlds.load(world), data, out, num_steps=steps, num_clips=clips, play_s=seconds
+    )
+    lines = "\n".join(f"{name:<24} {value}" for name, value in report.items())
+    _report(report, lines, as_json)
+    if report["missed"]:
+        raise typer.Exit(1)
+
+
+Data = Annotated[Path, typer.Option(help="Folder of the data set that `reverie record` made.")]
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="autoencoder, then denoiser.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder of the run; each stage has its own in it.")],
+    size: Annotated[str, typer.Option(help="Of the networks: tiny, small or large.")] = "small",
+    steps: Annotated[int, typer.Option(help="Updates of the weights.", min=1)] = 20_000,
+    batch_size: Annotated[int, typer.Option(help="Examples in one update.", min=1)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="The highest one.", min=0.0)] = 1e-3,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames to draw and train on; all if not given.", min=1)
+    ] = None,
+    save_every: Annotated[
+        float, typer.Option(help="Seconds between checkpoints.", min=1.0)
+    ] = 240.0,
+    threads: Annotated[
+        int, typer.Option(help="CPU threads; 0 for as many as there are.", min=0)
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Decides all chance.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train one stage of a world.
+
+    Goes on from its last checkpoint. Ctrl-C saves one, and the same command goes on from there.
+    """
+    from reverie.train.recipe import train_stage
+    from reverie.train.run import RunConfig
+
+    config = RunConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        save_every_s=save_every,
+        threads=threads,
+        seed=seed,
+    )
+    run = train_stage(stage, data, out, size, config, frames)
+    if run.step < steps:
+        raise typer.Exit(INTERRUPTED)
+    summary = {"path": str(run.folder), "stage": stage, "step": run.step}
+    _report(summary, f"{run.folder}: trained {run.step} steps", as_json)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of the world to write.")],
+    data: Data,
+    name: Annotated[
+        str | None, typer.Option(help="Of the world; its folder's name if not given.")
+    ] = None,
+    starts: Annotated[
+        Path | None, typer.Option(help="JSON list of moments of recorded episodes to begin from.")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Markdown that becomes the world's README.md.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a world that plays out of a training run."""
+    from reverie.train.recipe import export_run
+
+    text = card.read_text(encoding="utf-8") if card else ""
+    world = export_run(data, run, path, name or path.resolve().name, starts, text)
+    num_bytes = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    summary = {"path": str(path), "world": world.config.name, "bytes": num_bytes}
+    sentence = (
+        f"{path}: {world.config.name}, {num_bytes / 1e6:.1f} MB; play it: reverie play {path}"
+    )
+    _report(summary, sentence, as_json)
+
+
+@app.command()
+def evaluate(
+    world: WorldName,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the report and its pictures.")],
+    steps: Annotated[int, typer.Option(help="Denoising steps per frame.", min=1)] = 1,
+    clips: Annotated[int, typer.Option(help="Moments to start from.", min=1)] = 48,
+    play_s: Annotated[float, typer.Option(help="Seconds of the long play.", min=1.0)] = 60.0,
+    seed: Annotated[int, typer.Option(help="Decides all chance.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a world against episodes that its training never saw."""
+    from reverie.train.evaluate import evaluate
+    from reverie.world import load
+
+    found = load(world)
+    _expect_steps(found.config.denoising_steps, steps)
+    report = evaluate(found, data, out, num_steps=steps, num_clips=clips, play_s=play_s, seed=seed)
+    if as_json:
+        _print_json(report)
+        return
+    for measure, value in report.items():
+        print(
+            f"{measure:<24} {value:.3f}" if isinstance(value, float) else f"{measure:<24} {value}"
+        )
+    print(f"pictures and report: {out}")
+
+
 def _loader(name: str, steps: int | None, num_slots: int) -> Callable[[], Engine]:
     """What makes the engine, later and on a thread; a world that is not whole is an error now."""
     from reverie import world
 
     found = world.load(name)
-    known = found.config.denoising_steps
-    if steps is not None and steps not in known:
-        raise ValueError(f"{steps} denoising steps; this world was trained for {list(known)}")
+    if steps is not None:
+        _expect_steps(found.config.denoising_steps, steps)
 
     def load() -> Engine:
         from reverie.engine import load_engine
@@ -241,6 +424,19 @@ def _loader(name: str, steps: int | None, num_slots: int) -> Callable[[], Engine
         return load_engine(found, num_slots=num_slots)
 
     return load
+
+
+def _expect_steps(known: Sequence[int], steps: int) -> None:
+    if steps not in known:
+        raise ReverieError(f"{steps} denoising steps; this world was trained for {list(known)}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    """(height, width) of "WIDTHxHEIGHT"."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise ReverieError(f"picture {text!r}; expected width and height in pixels, such as 160x96")
+    return int(height), int(width)
 
 
 def _simulator_loader(seed: int) -> Callable[[], Engine]:

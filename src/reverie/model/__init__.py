@@ -1,1 +1,3 @@
-"""The networks of a world, in PyTorch: Autoencoder (picture <-> latents), Denoiser (next latents) and Sampler."""
+"""The networks of a world, in PyTorch: Autoencoder (picture <-> latents), Denoiser (next latents)
+and Sampler.
+"""

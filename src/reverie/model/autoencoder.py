@@ -1,8 +1,10 @@
-"""The Autoencoder: picture <-> latents, deep compression with space-to-depth shortcuts (DC-AE, arXiv 2410.10733).
+"""The Autoencoder: picture <-> latents, deep compression with space-to-depth shortcuts (DC-AE,
+arXiv 2410.10733).
 
-A picture of h x w becomes n = (h / 16) * (w / 16) tokens of c channels. Every token is normalised (zero mean, unit variance over
-its channels), so latents are bounded without a KL term and the Sampler can pull its results back onto the same sphere.
-No normalisation layers and ReLU only: convolutions fuse with their activation in ONNX Runtime, which is most of the decoder's time.
+A picture of h x w becomes n = (h / stride) * (w / stride) tokens of c channels. Every token is
+normalised (zero mean, unit variance over its channels), so latents are bounded without a KL term
+and the Sampler can pull its results back onto the same sphere. No normalisation layers and ReLU
+only: convolutions fuse with their activation in ONNX Runtime, which is most of the decoder's time.
 """
 
 from __future__ import annotations
@@ -14,14 +16,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-STRIDE = 16
-
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """width, height: picture, multiples of 16. channels: of one latent token. widths: feature maps at 1/2, 1/4, 1/8, 1/16.
+    """width, height: picture, multiples of the stride. channels: of one latent token.
 
-    encoder_blocks, decoder_blocks: residual blocks at each of these sizes.
+    widths: feature maps at 1/2, 1/4, 1/8, ... of the picture; the last is the size of the latent
+    grid (four widths: stride 16, five: 32). encoder_blocks, decoder_blocks: residual blocks at each
+    of these sizes; the encoder works from 1/4 on.
     """
 
     width: int = 160
@@ -34,15 +36,25 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         for name in ("widths", "encoder_blocks", "decoder_blocks"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-            if len(getattr(self, name)) != 4:
-                raise ValueError(f"autoencoder: {name} needs four entries (1/2, 1/4, 1/8, 1/16)")
-        if self.width % STRIDE or self.height % STRIDE:
-            raise ValueError(f"picture {self.width}x{self.height} is not a multiple of {STRIDE}")
+            if len(getattr(self, name)) != len(self.widths) or len(self.widths) < 3:
+                raise ValueError(
+                    f"autoencoder: {name} is {getattr(self, name)}; expected as many entries as "
+                    f"widths ({len(self.widths)}), three at least"
+                )
+        if self.width % self.stride or self.height % self.stride:
+            raise ValueError(
+                f"picture {self.width}x{self.height} is not a multiple of {self.stride}"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent token, along each side."""
+        return int(2 ** len(self.widths))
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of latent tokens."""
-        return self.height // STRIDE, self.width // STRIDE
+        return self.height // self.stride, self.width // self.stride
 
     @property
     def num_tokens(self) -> int:
@@ -63,7 +75,9 @@ class ResidualBlock(nn.Module):
 
 
 class Down(nn.Module):
-    """Halve height and width: 1x1 convolution of 2x2 cells, beside the mean of the cells' channels (the DC-AE shortcut)."""
+    """Halve height and width: 1x1 convolution of 2x2 cells, beside the mean of the cells' channels
+    (the DC-AE shortcut).
+    """
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
@@ -77,7 +91,9 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Double height and width: 1x1 convolution into 2x2 cells, beside a copy of the channels (the DC-AE shortcut)."""
+    """Double height and width: 1x1 convolution into 2x2 cells, beside a copy of the channels (the
+    DC-AE shortcut).
+    """
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__()
@@ -93,36 +109,21 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        half, quarter, eighth, sixteenth = config.widths
+        widths = config.widths
+        down: list[nn.Module] = [nn.PixelUnshuffle(4), nn.Conv2d(48, widths[1], 3, padding=1)]
+        down += [nn.ReLU(), *_blocks(widths[1], sum(config.encoder_blocks[:2]))]
+        for level in range(2, len(widths)):
+            down.append(Down(widths[level - 1], widths[level]))
+            down += _blocks(widths[level], config.encoder_blocks[level])
+        self.encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], config.channels, 1))
 
-        def blocks(width: int, count: int) -> list[nn.Module]:
-            return [ResidualBlock(width) for _ in range(count)]
-
-        down, up = config.encoder_blocks, config.decoder_blocks
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(48, quarter, 3, padding=1),
-            nn.ReLU(),
-            *blocks(quarter, down[0] + down[1]),
-            Down(quarter, eighth),
-            *blocks(eighth, down[2]),
-            Down(eighth, sixteenth),
-            *blocks(sixteenth, down[3]),
-            nn.Conv2d(sixteenth, config.channels, 1),
-        )
-        self.decoder = nn.Sequential(
-            nn.Conv2d(config.channels, sixteenth, 3, padding=1),
-            nn.ReLU(),
-            *blocks(sixteenth, up[3]),
-            Up(sixteenth, eighth),
-            *blocks(eighth, up[2]),
-            Up(eighth, quarter),
-            *blocks(quarter, up[1]),
-            Up(quarter, half),
-            *blocks(half, up[0]),
-            nn.Conv2d(half, 12, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
+        up: list[nn.Module] = [nn.Conv2d(config.channels, widths[-1], 3, padding=1), nn.ReLU()]
+        for level in reversed(range(len(widths))):
+            up += _blocks(widths[level], config.decoder_blocks[level])
+            if level:
+                up.append(Up(widths[level], widths[level - 1]))
+        up += [nn.Conv2d(widths[0], 12, 3, padding=1), nn.PixelShuffle(2)]
+        self.decoder = nn.Sequential(*up)
 
     def encode(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
         """Latents of pictures whose values lie in 0..1."""
@@ -134,6 +135,10 @@ class Autoencoder(nn.Module):
         rows, columns = self.config.grid
         features = latents.transpose(1, 2).unflatten(2, (rows, columns))
         return self.decoder(features) * 0.5 + 0.5
+
+
+def _blocks(width: int, count: int) -> list[nn.Module]:
+    return [ResidualBlock(width) for _ in range(count)]
 
 
 def normalise(latents: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:

@@ -1,12 +1,15 @@
-"""The Denoiser: a frame-causal transformer that predicts the clean latents of the next frame from noise, the past and an action.
+"""The Denoiser: a frame-causal transformer that predicts the clean latents of the next frame from
+noise, the past and an action.
 
-Layers alternate: most attend inside their own frame; every `cached_every`-th also attends to every token of the `context` frames
-before (these alone need a KV cache). 2-D + time RoPE, QK-norm, SwiGLU, one adaLN shared by all layers. The prediction is x-space.
+Layers alternate: most attend inside their own frame; every `cached_every`-th also attends to every
+token of the `context` frames before (these alone need a KV cache). 2-D + time RoPE, QK-norm,
+SwiGLU, one adaLN shared by all layers. The prediction is x-space.
 
 Two ways to run the same weights, and the tests hold them together:
-- `forward`: training. The past is there twice, as play sees it: *context* frames as they lie in the cache (lightly noised), and the
-  *noisy* frame after each of them. Noisy frame j sees context frames <= j and itself, so every frame trains with a committed past.
-- `step`: play. One frame for a batch of sessions, reading a full ring cache and returning this frame's keys and values.
+- `forward`: training. The past is there twice, as play sees it: *context* frames as they lie in the
+cache (lightly noised), and the *noisy* frame after each of them. Noisy frame j sees context frames
+<= j and itself, so every frame trains with a committed past. - `step`: play. One frame for a batch
+of sessions, reading a full ring cache and returning this frame's keys and values.
 """
 
 from __future__ import annotations
@@ -22,9 +25,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """grid: rows and columns of tokens. channels: of a latent token. action_width: of an encoded action. context: frames remembered.
+    """grid: rows and columns of tokens. channels: of a latent token. action_width: of an encoded
+    action. context: frames remembered.
 
-    min_step_size: the finest denoising step it is trained for (a power of two); commits are labelled with it.
+    min_step_size: the finest denoising step it is trained for (a power of two); commits are
+    labelled with it.
     """
 
     grid: tuple[int, int] = (6, 10)
@@ -137,7 +142,9 @@ class SwiGLU(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer in two halves, before and after attention, so that each can be compiled while attention differs by caller."""
+    """One layer in two halves, before and after attention, so that each can be compiled while
+    attention differs by caller.
+    """
 
     def __init__(self, config: DenoiserConfig, cached: bool) -> None:
         super().__init__()
@@ -170,7 +177,8 @@ def attend(
 ) -> Float[Tensor, "*b n d"]:
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v)
-    # PyTorch's flash kernel for CPUs is 2 to 4 times slower than plain products at 60 queries in bfloat16 (docs/log.md).
+    # PyTorch's flash kernel for CPUs is 2 to 4 times slower than plain products at 60 queries in
+    # bfloat16 (docs/log.md).
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     return scores.float().softmax(-1).type_as(v) @ v
 
@@ -182,7 +190,9 @@ def attend_to_past(
     past_k: Float[Tensor, "b h m d"],
     past_v: Float[Tensor, "b h m d"],
 ) -> Float[Tensor, "b h n d"]:
-    """Attention over the cache and the frame itself without joining them: only the small score matrices are concatenated."""
+    """Attention over the cache and the frame itself without joining them: only the small score
+    matrices are concatenated.
+    """
     scale = q.shape[-1] ** -0.5
     q = q * scale
     scores = torch.cat([q @ past_k.transpose(-1, -2), q @ k.transpose(-1, -2)], -1)
@@ -242,7 +252,9 @@ class Denoiser(nn.Module):
         step_size: Float[Tensor, "*b"],
         action: Float[Tensor, "*b a"],
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b d"]]:
-        """The action's embedding (added to every token) and the adaLN condition (noise level, step size and action)."""
+        """The action's embedding (added to every token) and the adaLN condition (noise level, step
+        size and action).
+        """
         frequencies = torch.exp(torch.arange(32, device=signal.device) / 31 * math.log(64.0))
         levels = torch.stack([signal, torch.log2(step_size) / 8.0], -1)
         angles = levels[..., None] * frequencies
@@ -265,7 +277,9 @@ class Denoiser(nn.Module):
         return self.unembed(rms_norm(x) * (1 + scale) + shift)
 
     def compile_blocks(self) -> None:
-        """Compile the halves of every layer: one small graph each, in seconds, where the whole network takes minutes."""
+        """Compile the halves of every layer: one small graph each, in seconds, where the whole
+        network takes minutes.
+        """
         for block in self.blocks:
             assert isinstance(block, Block)
             block.before = torch.compile(block.before)
@@ -283,7 +297,9 @@ class Denoiser(nn.Module):
         step_size: Float[Tensor, "b t"],
         action: Float[Tensor, "b t a"],
     ) -> Float[Tensor, "b t n c"]:
-        """Clean latents of every noisy frame; noisy frame j follows context frame j and sees context j-window+1..j."""
+        """Clean latents of every noisy frame; noisy frame j follows context frame j and sees
+        context j-window+1..j.
+        """
         num_frames = noisy.shape[1]
         finest = torch.full_like(context_signal, self.config.min_step_size)
         acting, condition = self.condition(
@@ -303,7 +319,9 @@ class Denoiser(nn.Module):
         return self.unembed_tokens(x[:, num_frames:], condition[:, num_frames:])
 
     def _attend_window(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """[b 2t h n d]: one attention call per frame over just the keys it may see, so no mask and no wasted half."""
+        """[b 2t h n d]: one attention call per frame over just the keys it may see, so no mask and
+        no wasted half.
+        """
         num_frames = q.shape[1] // 2
         qs, ks, vs = q.unbind(1), k.unbind(1), v.unbind(1)
         past, current = [], []
@@ -322,15 +340,17 @@ class Denoiser(nn.Module):
     def step(
         self,
         noisy: Float[Tensor, "b n c"],
-        signal: Float[Tensor, "b"],
-        step_size: Float[Tensor, "b"],
+        signal: Float[Tensor, " b"],
+        step_size: Float[Tensor, " b"],
         action: Float[Tensor, "b a"],
         time_cos: Float[Tensor, "b r"],
         time_sin: Float[Tensor, "b r"],
         cache_k: list[Float[Tensor, "b h m d"]],
         cache_v: list[Float[Tensor, "b h m d"]],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """One pass over one frame of every session: clean latents, and this frame's keys and values per cached layer."""
+        """One pass over one frame of every session: clean latents, and this frame's keys and values
+        per cached layer.
+        """
         acting, condition = self.condition(signal, step_size, action)
         x = self.embed(noisy) + self.place + acting[:, None]
         cos, sin = self.rotary(time_cos, time_sin)

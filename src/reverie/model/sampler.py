@@ -1,7 +1,8 @@
-"""The Sampler: from noise to the next latents in a few denoising steps, with a KV cache that is a ring over frames.
+"""The Sampler: from noise to the next latents in a few denoising steps, with a KV cache that is a
+ring over frames.
 
-The slow, readable twin of the engine: whole batches in PyTorch. Training, evaluation and the torch runtime use it, and the tests
-hold the ONNX runtime against it.
+The slow, readable twin of the engine: whole batches in PyTorch. Training, evaluation and the torch
+runtime use it, and the tests hold the ONNX runtime against it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from reverie.model.denoiser import Denoiser
 
 
 class KVCache:
-    """Keys and values of the last `context` frames of b sessions: per cached layer [b, heads, context * n, dh]."""
+    """Keys and values of the last `context` frames of b sessions: per cached layer [b, heads,
+    context * n, dh].
+    """
 
     def __init__(self, denoiser: Denoiser, batch_size: int) -> None:
         config = denoiser.config
@@ -47,7 +50,9 @@ class KVCache:
 
 
 class Sampler:
-    """Plays b sessions in step. Every session must have been given `context` frames by `commit` before the first `sample`."""
+    """Plays b sessions in step. Every session must have been given `context` frames by `commit`
+    before the first `sample`.
+    """
 
     def __init__(self, denoiser: Denoiser, batch_size: int) -> None:
         self.denoiser = denoiser
@@ -62,7 +67,9 @@ class Sampler:
         frame_indices: Sequence[int],
         num_steps: int,
     ) -> Float[Tensor, "b n c"]:
-        """The next clean latents, by `num_steps` Euler steps from noise (signal level 0) to 1 along the predicted path."""
+        """The next clean latents, by `num_steps` Euler steps from noise (signal level 0) to 1 along
+        the predicted path.
+        """
         noisy = noise
         for k in range(num_steps):
             signal, step_size = k / num_steps, 1 / num_steps
@@ -80,7 +87,9 @@ class Sampler:
         frame_indices: Sequence[int],
         signal: float,
     ) -> None:
-        """Remember a frame: one pass over its latents at this signal level; its keys and values go into the ring."""
+        """Remember a frame: one pass over its latents at this signal level; its keys and values go
+        into the ring.
+        """
         noisy = signal * normalise(latents) + (1 - signal) * noise
         finest = self.denoiser.config.min_step_size
         _, new_k, new_v = self._step(sessions, noisy, signal, finest, action, frame_indices)
@@ -108,7 +117,9 @@ class Sampler:
 def time_phases(
     denoiser: Denoiser, frame_indices: Sequence[int]
 ) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r"]]:
-    """Rotary phases of absolute frame indices. In float64: after hours of play float32 would blur neighbouring frames."""
+    """Rotary phases of absolute frame indices. In float64: after hours of play float32 would blur
+    neighbouring frames.
+    """
     frequencies = torch.tensor(denoiser.config.time_frequencies, dtype=torch.float64)
     angles = torch.tensor(list(frame_indices), dtype=torch.float64)[:, None] * frequencies
     device = denoiser.place.device

@@ -1,4 +1,5 @@
-"""Train the Autoencoder on rendered frames: L1 of pixels and of their differences, latents lightly noised.
+"""Train the Autoencoder on rendered frames: L1 of pixels and of their differences, latents lightly
+noised.
 
 The noise on the latents teaches the decoder to read what a Denoiser writes, which is never exact.
 """
@@ -94,7 +95,9 @@ def decode_frames(network: Autoencoder, latents: Float[Tensor, "b n c"]) -> NDAr
 
 
 def encode_all(network: Autoencoder, rendered: Rendered, file: Path) -> NDArray[np.float16]:
-    """Latents of every frame of a split, float16 [N, n, c], computed once and kept in `file` (a .npy)."""
+    """Latents of every frame of a split, float16 [N, n, c], computed once and kept in `file` (a
+    .npy).
+    """
     if file.exists():
         latents = np.load(file, mmap_mode="r")
         if len(latents) == len(rendered.frames):

@@ -1,13 +1,16 @@
-"""Train the Denoiser by shortcut forcing over a committed past (Dreamer 4, arXiv 2509.24527, eq. 7-8, with the past of play).
+"""Train the Denoiser by shortcut forcing over a committed past (Dreamer 4, arXiv 2509.24527, eq.
+7-8, with the past of play).
 
-Every frame of a segment is a target once, after context frames as they lie in the cache at play: true latents lightly noised or,
-for part of the sequences, the network's own one-pass guesses, so that it learns to recover from its own mistakes (the parallel
-form of a rollout: one extra pass gives a guess for every frame at once).
+Every frame of a segment is a target once, after context frames as they lie in the cache at play:
+true latents lightly noised or, for part of the sequences, the network's own one-pass guesses, so
+that it learns to recover from its own mistakes (the parallel form of a rollout: one extra pass
+gives a guess for every frame at once).
 
-Signal level tau is 0 for noise and 1 for clean; `noisy = (1 - tau) noise + tau clean`; the network predicts clean. At the finest
-step size the target is the truth. At a larger one, d, it is where two steps of d/2 of the network itself lead, in x-space:
-`b1 = (f(noisy, tau, d/2) - noisy) / (1 - tau)`, `halfway = noisy + b1 d/2`, `b2` likewise from `tau + d/2`, and the target is
-`noisy + (1 - tau) (b1 + b2) / 2`.
+Signal level tau is 0 for noise and 1 for clean; `noisy = (1 - tau) noise + tau clean`; the network
+predicts clean. At the finest step size the target is the truth. At a larger one, d, it is where two
+steps of d/2 of the network itself lead, in x-space: `b1 = (f(noisy, tau, d/2) - noisy) / (1 -
+tau)`, `halfway = noisy + b1 d/2`, `b2` likewise from `tau + d/2`, and the target is `noisy + (1 -
+tau) (b1 + b2) / 2`.
 """
 
 from __future__ import annotations
@@ -32,9 +35,10 @@ from reverie.train.sheets import psnr, write_sheet
 
 @dataclass(frozen=True)
 class ForcingConfig:
-    """shortcut_share: of the sequences that learn larger steps; their target is the truth until shortcuts_from (share of the run),
-    then the network's own half steps. own_share: of the sequences whose context holds own guesses, from own_from on.
-    context_signal: the level past frames are fed at in play; training draws it from least_context_signal to 1, mostly high.
+    """shortcut_share: of the sequences that learn larger steps; their target is the truth until
+    shortcuts_from (share of the run), then the network's own half steps. own_share: of the
+    sequences whose context holds own guesses, from own_from on. context_signal: the level past
+    frames are fed at in play; training draws it from least_context_signal to 1, mostly high.
     """
 
     shortcut_share: float = 0.375
@@ -100,7 +104,9 @@ def make_optimizers(network: Denoiser) -> list[torch.optim.Optimizer]:
 
 
 class Forcing:
-    """The training objective: draws levels, step sizes and context, and returns the loss of one batch."""
+    """The training objective: draws levels, step sizes and context, and returns the loss of one
+    batch.
+    """
 
     def __init__(self, network: Denoiser, config: ForcingConfig) -> None:
         self.network = network
@@ -114,7 +120,9 @@ class Forcing:
         progress: float,
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """latents, actions: segments of one frame more than are predicted; progress: share of the run that is done."""
+        """latents, actions: segments of one frame more than are predicted; progress: share of the
+        run that is done.
+        """
         config = self.config
         past, clean = latents[:, :-1], latents[:, 1:]
         acted = (actions[:, :-1], actions[:, 1:])
@@ -151,10 +159,13 @@ class Forcing:
         generator: torch.Generator,
         device: torch.device,
     ) -> tuple[Float[Tensor, "b t"], Float[Tensor, "b t"]]:
-        """Signal levels and step sizes: shortcut sequences first, on the grid that their step size reaches."""
+        """Signal levels and step sizes: shortcut sequences first, on the grid that their step size
+        reaches.
+        """
         shape = (batch_size, num_frames)
         drawn = torch.rand(shape, generator=generator, device=device)
-        # Pure noise is where every frame begins and where the past and the action decide alone: one in four.
+        # Pure noise is where every frame begins and where the past and the action decide alone: one
+        # in four.
         signal = torch.where(drawn < 0.25, 0.0, (drawn - 0.25) / 0.75 * (1 - self.finest / 2))
         step_size = torch.full(shape, self.finest, device=device)
         sizes = 2.0 ** -torch.arange(0, round(-np.log2(self.finest)), device=device)
@@ -191,7 +202,9 @@ class Forcing:
     def _with_own_guesses(
         self, past: Tensor, acted: tuple[Tensor, Tensor], noise: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Replace context frames of some sequences by one-pass guesses; the first stays, nothing precedes it."""
+        """Replace context frames of some sequences by one-pass guesses; the first stays, nothing
+        precedes it.
+        """
         config = self.config
         count = round(len(past) * config.own_share)
         own = slice(len(past) - count, len(past))
@@ -235,7 +248,9 @@ def inspect_rollout(
     context_signal: float,
     sheet: Path,
 ) -> dict[str, float]:
-    """Play held-out segments on by their true actions, one pass a frame; a sheet of truth above generated, and figures."""
+    """Play held-out segments on by their true actions, one pass a frame; a sheet of truth above
+    generated, and figures.
+    """
     device = network.place.device
     context = network.config.context
     latents = torch.from_numpy(batch["latents"]).to(device).float()

@@ -1,7 +1,8 @@
 """Export: trained networks become a world folder that plays without PyTorch.
 
-The weights are written once, as fp16, into model.safetensors; the three ONNX graphs read theirs out of that file (ONNX external
-data: location, offset, length) and widen them to float32 when they are loaded.
+The weights are written once, as fp16, into model.safetensors; the three ONNX graphs read theirs out
+of that file (ONNX external data: location, offset, length) and widen them to float32 when they are
+loaded.
 """
 
 from __future__ import annotations
@@ -71,10 +72,13 @@ def export_world(
     denoising_steps: Sequence[int] = (1, 2, 4),
     context_signal: float = 0.9,
 ) -> World:
-    """Write a world folder and load it back. Raises ReverieError where networks and action space do not fit each other."""
+    """Write a world folder and load it back. Raises ReverieError where networks and action space do
+    not fit each other.
+    """
     if denoiser.config.action_width != action_space.width:
         raise ReverieError(
-            f"the denoiser takes actions of {denoiser.config.action_width} numbers, the action space has {action_space.width}"
+            f"the denoiser takes actions of {denoiser.config.action_width} numbers, "
+            f"the action space has {action_space.width}; train it on this action space"
         )
     if (
         denoiser.config.grid != autoencoder.config.grid
@@ -110,31 +114,6 @@ def export_world(
     save_file(weights, path / WEIGHTS)
     _write_graphs(path, autoencoder, denoiser)
     return worlds.load(path)
-
-
-def load_networks(world: World) -> tuple[Autoencoder, Denoiser]:
-    """The PyTorch networks of a world on disk, float32, ready for use or for more training."""
-    from safetensors.torch import load_file
-
-    from reverie.model.autoencoder import AutoencoderConfig
-    from reverie.model.denoiser import DenoiserConfig
-
-    weights = load_file(world.path / WEIGHTS)
-    settings = dict(world.config.denoiser)
-    settings.pop("time_frequencies")
-    networks: tuple[Autoencoder, Denoiser] = (
-        Autoencoder(AutoencoderConfig(**world.config.autoencoder)),
-        Denoiser(DenoiserConfig(**settings)),
-    )
-    for part, network in zip(("autoencoder", "denoiser"), networks, strict=True):
-        own = {
-            key.removeprefix(part + "."): value
-            for key, value in weights.items()
-            if key.startswith(part + ".")
-        }
-        network.load_state_dict({key: value.float() for key, value in own.items()})
-        network.eval().requires_grad_(False)
-    return networks
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +183,9 @@ def _write_graph(
 
 
 def _share_weights(model: Any, weights: Path) -> None:
-    """Point every initializer that is a network weight into the safetensors file, with a cast to float32 behind it."""
+    """Point every initializer that is a network weight into the safetensors file, with a cast to
+    float32 behind it.
+    """
     import onnx
     from onnx import TensorProto, helper
 

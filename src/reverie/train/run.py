@@ -1,19 +1,18 @@
 """One training run: a folder that holds everything of it and from which it goes on after a cut.
 
-    checkpoint.pt    weights, EMA, optimizers, step: replaced in one move every few minutes, and when stopped with Ctrl-C
-    log.jsonl        one line every few seconds: step, loss, learning rate, examples per second
-    losses.png       the curves of log.jsonl
+    checkpoint.pt    weights, EMA, optimizers, step: replaced in one move every few minutes, and
+    when stopped with Ctrl-C log.jsonl        one line every few seconds: step, loss, learning rate,
+    examples per second losses.png       the curves of log.jsonl
     sheets/          contact sheets, one for every checkpoint
 
-The learning rate depends on the step only (linear warm-up, then cosine to a tenth), so a run that was cut ends where an unbroken
-one does.
+The learning rate depends on the step only (linear warm-up, then cosine to a tenth), so a run that
+was cut ends where an unbroken one does.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +28,8 @@ from reverie.core import ReverieError
 
 @dataclass(frozen=True)
 class RunConfig:
-    """steps: of the whole run. learning_rate: the highest. ema_decay: of the averaged weights that are shipped.
+    """steps: of the whole run. learning_rate: the highest. ema_decay: of the averaged weights that
+    are shipped.
 
     save_every_s: seconds between checkpoints. threads: CPU threads (0: all).
     """
@@ -62,7 +62,9 @@ def pick_device(threads: int = 0) -> torch.device:
 
 
 class EMA:
-    """Exponential moving average of a network's parameters; slow to start, so that early noise is forgotten."""
+    """Exponential moving average of a network's parameters; slow to start, so that early noise is
+    forgotten.
+    """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -81,7 +83,9 @@ class EMA:
 
 
 class Run:
-    """Drives `train_step` from where the last checkpoint left off. `inspect` draws what is worth looking at with every checkpoint."""
+    """Drives `train_step` from where the last checkpoint left off. `inspect` draws what is worth
+    looking at with every checkpoint.
+    """
 
     def __init__(
         self,
@@ -106,7 +110,9 @@ class Run:
     def train(
         self, train_step: Callable[[int], Tensor], inspect: Callable[[int], dict[str, float]]
     ) -> None:
-        """Runs to the last step. Ctrl-C saves and returns quietly; the same command goes on from there."""
+        """Runs to the last step. Ctrl-C saves and returns quietly; the same command goes on from
+        there.
+        """
         config = self.config
         saved = logged = time.monotonic()
         losses: list[Tensor] = []
@@ -181,7 +187,7 @@ class Run:
         }
         temporary = self.folder / "checkpoint.pt.new"
         torch.save(state, temporary)
-        os.replace(temporary, self.folder / "checkpoint.pt")
+        temporary.replace(self.folder / "checkpoint.pt")
 
     def _resume(self) -> None:
         state = load_checkpoint(self.folder)
@@ -190,7 +196,8 @@ class Run:
                 key for key in self.settings if state["settings"].get(key) != self.settings[key]
             ]
             raise ReverieError(
-                f"{self.folder} was trained with other settings ({', '.join(changed)}); use another folder or the same settings"
+                f"{self.folder} was trained with other settings ({', '.join(changed)}); "
+                "use another folder or the same settings"
             )
         self.network.load_state_dict(state["network"])
         device = next(self.network.parameters()).device
@@ -210,7 +217,9 @@ class Run:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any]:
-    """The checkpoint of a run's folder. Weights only: loading it runs no code. Raises ReverieError where there is none."""
+    """The checkpoint of a run's folder. Weights only: loading it runs no code. Raises ReverieError
+    where there is none.
+    """
     file = folder / "checkpoint.pt"
     if not file.exists():
         raise ReverieError(f"{folder} has no checkpoint.pt; train this stage first")

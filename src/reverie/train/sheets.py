@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 
 def contact_sheet(rows: Sequence[NDArray[np.uint8]], gap: int = 4) -> NDArray[np.uint8]:
-    """One picture, uint8 [H, W, 3], from rows of pictures, each uint8 [k, h, w, 3]; rows come in pairs (truth above)."""
+    """One picture, uint8 [H, W, 3], from rows of pictures, each uint8 [k, h, w, 3]; rows come in
+    pairs (truth above).
+    """
     height, width = rows[0].shape[1:3]
     columns = max(len(row) for row in rows)
     num_gaps = (len(rows) - 1) // 2

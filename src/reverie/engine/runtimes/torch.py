@@ -1,0 +1,196 @@
+"""The slow twin: the same contract as the ONNX runtime, in plain PyTorch, from the same weights.
+
+What the fast path must agree with, and where a GPU is used when there is one. Needs `torch`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reverie.core import ReverieError
+from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, noise
+from reverie.engine.snapshot import pack, unpack
+from reverie.model.autoencoder import to_frames, to_pixels
+from reverie.model.sampler import Sampler
+from reverie.model.weights import load_networks
+from reverie.world import World
+
+SNAPSHOT_KIND = "torch slot"
+NUM_TIMED = 3
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A frame that was drawn but is not in the cache yet."""
+
+    latents: Tensor
+    action: Tensor
+    frame_index: int
+    seed: int
+
+
+class TorchRuntime:
+    """See `engine.runtime.Runtime`. device: "cpu", "cuda", or None for CUDA where there is one."""
+
+    def __init__(self, world: World, device: str | None = None) -> None:
+        self._world = world
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        autoencoder, denoiser = load_networks(world)
+        self._autoencoder = autoencoder.to(self._device)
+        self._denoiser = denoiser.to(self._device)
+        self._sampler: Sampler | None = None
+        self._pending: list[_Pending | None] = []
+        self._cost_table: dict[tuple[int, int], float] = {}
+
+    @property
+    def world(self) -> World:
+        return self._world
+
+    @property
+    def num_slots(self) -> int:
+        return len(self._pending)
+
+    def allocate(self, num_slots: int) -> None:
+        """Fixed memory for that many sessions. Once only."""
+        if self._sampler is not None:
+            raise RuntimeError(f"{self.num_slots} slots are allocated already")
+        self._sampler = Sampler(self._denoiser, num_slots)
+        self._pending = [None] * num_slots
+
+    @torch.no_grad()
+    def prefill(
+        self,
+        slot: int,
+        frames: NDArray[np.uint8],
+        actions: NDArray[np.float32],
+        seed: int,
+        first_index: int | None = None,
+    ) -> None:
+        """See `Runtime.prefill`."""
+        config = self._world.config
+        shapes = (len(actions), *config.frame_shape), (len(frames), config.action_space.width)
+        if (frames.shape, actions.shape) != shapes or frames.dtype != np.uint8:
+            raise ReverieError(
+                f"frames are {frames.dtype} {frames.shape} with actions {actions.shape}; "
+                f"expected uint8 {shapes[0]} with {shapes[1]}"
+            )
+        first = -len(frames) if first_index is None else first_index
+        pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(self._device))
+        for i, picture in enumerate(pixels):
+            latents = self._autoencoder.encode(picture[None])[0]
+            action = torch.from_numpy(np.array(actions[i])).to(self._device)
+            self._pending[slot] = _Pending(latents, action, first + i, seed)
+            self.commit([slot])
+
+    @torch.no_grad()
+    def step(self, batch: Batch) -> NDArray[np.uint8]:
+        """See `Runtime.step`."""
+        self.commit(batch.slots)
+        drawn = self._noise(batch.seeds, batch.frame_indices, SAMPLE_STREAM)
+        actions = torch.from_numpy(np.array(batch.actions, np.float32)).to(self._device)
+        latents = self._memory.sample(
+            batch.slots, drawn, actions, batch.frame_indices, batch.num_steps
+        )
+        for i, slot in enumerate(batch.slots):
+            index, seed = batch.frame_indices[i], batch.seeds[i]
+            self._pending[slot] = _Pending(latents[i], actions[i], index, seed)
+        return to_frames(self._autoencoder.decode(latents)).cpu().numpy()
+
+    def commit(self, slots: Sequence[int]) -> None:
+        """See `Runtime.commit`."""
+        found = [(slot, self._pending[slot]) for slot in slots]
+        owed = [(slot, frame) for slot, frame in found if frame is not None]
+        if not owed:
+            return
+        frames = [frame for _, frame in owed]
+        indices = [frame.frame_index for frame in frames]
+        self._memory.commit(
+            [slot for slot, _ in owed],
+            torch.stack([frame.latents for frame in frames]),
+            self._noise([frame.seed for frame in frames], indices, COMMIT_STREAM),
+            torch.stack([frame.action for frame in frames]),
+            indices,
+            self._world.config.context_signal,
+        )
+        for slot, _ in owed:
+            self._pending[slot] = None
+
+    def snapshot(self, slot: int) -> bytes:
+        """See `Runtime.snapshot`."""
+        arrays = {name: part.cpu().numpy() for name, part in self._slot_tensors(slot).items()}
+        values: dict[str, int | float | str] = {}
+        pending = self._pending[slot]
+        if pending is not None:
+            arrays |= {"latents": pending.latents.cpu().numpy()}
+            arrays |= {"action": pending.action.cpu().numpy()}
+            values = {"frame_index": pending.frame_index, "seed": pending.seed}
+        return pack(SNAPSHOT_KIND, self._world.fingerprint, arrays, values)
+
+    def restore(self, slot: int, snapshot: bytes) -> None:
+        """See `Runtime.restore`."""
+        arrays, values = unpack(SNAPSHOT_KIND, self._world.fingerprint, snapshot)
+        memory = self._slot_tensors(slot)
+        for name, place in memory.items():
+            if name not in arrays or arrays[name].shape != tuple(place.shape):
+                raise ReverieError(f"the saved session has no {name} of shape {tuple(place.shape)}")
+        for name, place in memory.items():
+            place.copy_(self._tensor(arrays[name]))
+        self._pending[slot] = None
+        if "frame_index" in values:
+            latents, action = self._tensor(arrays["latents"]), self._tensor(arrays["action"])
+            self._pending[slot] = _Pending(latents, action, **values)  # pyright: ignore[reportArgumentType]
+
+    def cost_table(self) -> CostTable:
+        """Medians of a few whole steps of one to four sessions."""
+        if not self._cost_table:
+            config = self._world.config
+            for b in range(1, min(self.num_slots, 4) + 1):
+                actions = np.zeros((b, config.action_space.width), np.float32)
+                slots = tuple(range(b))
+                for num_steps in config.denoising_steps:
+                    batch = Batch(slots, actions, (0,) * b, (0,) * b, num_steps)
+                    steps, commits = [], []
+                    for _ in range(NUM_TIMED):
+                        steps.append(_elapsed_ms(lambda: self.step(batch)))  # noqa: B023
+                        commits.append(_elapsed_ms(lambda: self.commit(slots)))  # noqa: B023
+                    self._cost_table[b, num_steps] = statistics.median(steps)
+                    self._cost_table[b, 0] = statistics.median(commits)
+        return self._cost_table
+
+    @property
+    def _memory(self) -> Sampler:
+        if self._sampler is None:
+            raise RuntimeError("no slots; call allocate first")
+        return self._sampler
+
+    def _slot_tensors(self, slot: int) -> dict[str, Tensor]:
+        cache = self._memory.cache
+        parts = {"k": cache.k, "v": cache.v}
+        return {
+            f"{kind}.{i}": t[slot] for kind, layers in parts.items() for i, t in enumerate(layers)
+        }
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.array(array)).to(self._device)
+
+    def _noise(self, seeds: Sequence[int], frame_indices: Sequence[int], stream: int) -> Tensor:
+        config = self._denoiser.config
+        shape = (config.num_tokens, config.channels)
+        pairs = zip(seeds, frame_indices, strict=True)
+        drawn = np.stack([noise(seed, index, stream, shape) for seed, index in pairs])
+        return torch.from_numpy(drawn).to(self._device)
+
+
+def _elapsed_ms(run: Any) -> float:
+    started_s = time.perf_counter()
+    run()
+    return (time.perf_counter() - started_s) * 1000

@@ -1,0 +1,162 @@
+"""The stages from a data set to a world, as the command line and `runs/` call them.
+
+    record -> train autoencoder -> train denoiser -> export -> evaluate
+
+A run's folder holds one folder per stage; every stage goes on from its checkpoint, and does nothing
+when it is finished.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reverie.core import ActionSpace, ReverieError
+from reverie.data.episode import Dataset
+from reverie.data.render import led_into, open_simulator, play_back, render
+from reverie.model.autoencoder import AutoencoderConfig
+from reverie.model.denoiser import DenoiserConfig
+from reverie.train.autoencoder import load_autoencoder, train_autoencoder
+from reverie.train.denoiser import ForcingConfig, load_denoiser, train_denoiser
+from reverie.train.export import export_world
+from reverie.train.run import Run, RunConfig
+from reverie.world import Start, World
+
+STAGES = ("autoencoder", "denoiser")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Networks that fit each other, and the picture they are for."""
+
+    autoencoder: AutoencoderConfig
+    denoiser: Mapping[str, Any]
+
+
+SIZES: Mapping[str, Size] = {
+    "tiny": Size(
+        AutoencoderConfig(64, 32, 8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1)),
+        {"context": 4, "width": 32, "depth": 4, "head_width": 16},
+    ),
+    "small": Size(AutoencoderConfig(), {"context": 16, "width": 256, "depth": 8}),
+    "large": Size(
+        AutoencoderConfig(320, 192, 64, (32, 64, 128, 256, 384), (0, 1, 2, 2, 2), (1, 1, 2, 2, 3)),
+        {"context": 24, "width": 384, "depth": 8},
+    ),
+}
+"""tiny: for tests and rehearsals. small: two CPU cores. large: a GPU."""
+
+
+def train_stage(
+    stage: str, data: Path, out: Path, size: str, config: RunConfig, num_frames: int | None = None
+) -> Run:
+    """Train one stage of a run. num_frames: of the train split to render and use (default: all).
+
+    Raises ReverieError on an unknown stage or size, or where the stage before is missing.
+    """
+    _expect_one_of("stage", stage, STAGES)
+    _expect_one_of("size", size, SIZES)
+    dataset = Dataset.load(data)
+    networks = SIZES[size]
+    picture = networks.autoencoder.height, networks.autoencoder.width
+    if (dataset.config.height, dataset.config.width) != picture:
+        raise ReverieError(
+            f"{data} draws {dataset.config.width}x{dataset.config.height} pictures, size {size!r} "
+            f"is for {picture[1]}x{picture[0]}: record with --picture {picture[1]}x{picture[0]}"
+        )
+    cache = data / "frames"
+    train = render(dataset, "train", num_frames=num_frames, cache=cache)
+    validation = render(dataset, "validation", cache=cache)
+    if stage == "autoencoder":
+        return train_autoencoder(out / stage, networks.autoencoder, config, train, validation)
+    autoencoder = load_autoencoder(out / "autoencoder")
+    settings = DenoiserConfig(
+        grid=autoencoder.config.grid,
+        channels=autoencoder.config.channels,
+        action_width=train.actions.shape[1],
+        **networks.denoiser,
+    )
+    return train_denoiser(
+        out / stage, settings, ForcingConfig(), config, autoencoder, train, validation
+    )
+
+
+def export_run(
+    data: Path, out: Path, path: Path, name: str, starts: Path | None = None, card: str = ""
+) -> World:
+    """A world folder from a run's finished (or unfinished) stages.
+
+    starts: a JSON file that lists moments of recorded episodes, [{"name", "title", "split",
+    "episode", "frame"}]; without it, a few of the validation split.
+    """
+    dataset = Dataset.load(data)
+    space = dataset.config.actions.space
+    if not isinstance(space, ActionSpace):
+        raise ReverieError(f"{data} has no action space that a player could use")
+    autoencoder, denoiser = load_autoencoder(out / "autoencoder"), load_denoiser(out / "denoiser")
+    wanted = json.loads(starts.read_text()) if starts else _default_starts(dataset)
+    clips = [_cut_start(dataset, moment, denoiser.config.context) for moment in wanted]
+    fps = round(dataset.config.fps)
+    signal = ForcingConfig().context_signal
+    return export_world(
+        path,
+        name,
+        autoencoder,
+        denoiser,
+        space,
+        starts=clips,
+        card=card,
+        fps=fps,
+        context_signal=signal,
+    )
+
+
+def _default_starts(dataset: Dataset, count: int = 4) -> list[dict[str, Any]]:
+    episodes = len(dataset.split("validation"))
+    chosen = np.linspace(0, episodes - 1, min(count, episodes)).astype(int)
+    return [
+        {
+            "name": f"start-{i + 1}",
+            "title": f"Start {i + 1}",
+            "split": "validation",
+            "episode": int(e),
+            "frame": 60,
+        }
+        for i, e in enumerate(chosen)
+    ]
+
+
+def _cut_start(dataset: Dataset, moment: Mapping[str, Any], context: int) -> Start:
+    """The clip of `context` frames that ends at one frame of an episode, drawn again."""
+    try:
+        name, title, split = moment["name"], moment["title"], moment["split"]
+        number, last = int(moment["episode"]), int(moment["frame"])
+    except KeyError as missing:
+        raise ReverieError(f"start {dict(moment)} lacks {missing}") from None
+    episodes = dataset.split(split)
+    if not 0 <= number < len(episodes) or not context - 1 <= last <= episodes[number].num_actions:
+        raise ReverieError(
+            f"start {name!r}: {split} has no episode {number} with {context} frames up to {last}"
+        )
+    simulator = open_simulator(dataset)
+    try:
+        frames = []
+        for index, pixels in enumerate(play_back(simulator, dataset, episodes[number])):
+            if index > last - context:
+                frames.append(pixels.copy())
+            if index == last:
+                break
+    finally:
+        simulator.close()
+    actions = led_into(dataset, episodes[number])[last - context + 1 : last + 1]
+    return Start(name, title, np.stack(frames), np.ascontiguousarray(actions, np.float32))
+
+
+def _expect_one_of(what: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise ReverieError(f"{what} is {value!r}; expected one of {', '.join(known)}")
