@@ -113,3 +113,14 @@ class TinyAdvance(Tiny):
 
 gymnasium.register("TinyAdvance-v0", "tiny_env:TinyAdvance")
 gymnasium.register("Tiny-v0", "tiny_env:Tiny")
+
+
+class OnlyForward:
+    """A policy of one's own."""
+
+    def __init__(self, actions: Any) -> None:
+        self.vector = actions.idle()
+        self.vector[0] = 1
+
+    def __call__(self, rng: Any, info: dict[str, Any]) -> Any:
+        return self.vector

@@ -1,15 +1,16 @@
-"""Recorded play: a data set is seeds and an action log, and its frames are re-rendered where they
-are needed.
+"""Recorded play: a data set is seeds and an action log; its frames are drawn again where needed.
 
-    record.py       play an environment with a policy, keep seed + actions      -> data set folder
-    (1-4 bytes a frame)
-    policies.py     who plays: scripted mixture, sticky random, standing still  (options.py: what it
-    does, step by step)
-    episode.py      Episode, Dataset: the folder on disk
+    record.py       play an environment with a policy, keep seeds and actions: a data set folder
+    policies.py     who plays: scripted mixture, sticky random, standing still
+    options.py      what the scripted player does, one short thing at a time
+    player.py       what the scripted player knows, and how they turn their head
+    episode.py      Episode, Dataset: the folder on disk, 1-4 bytes a frame
     actions.py      actions <-> compact columns
+    card.py         the data set's README, with what the players did
     environment.py  any Gymnasium environment with pixels, seen in one way
     render.py       data set -> memory-mapped frames, by many processes
     segments.py     frames or latents -> segments and batches for training
+    parallel.py     the same over many jobs, with a progress bar
 
 Importing this package needs numpy only; Gymnasium is imported when an environment is opened.
 """

@@ -1,11 +1,11 @@
 """Actions as they lie in a log: a few bytes a frame, and exactly what the environment was given.
 
 Four kinds, by what the environment takes:
-    controls   the encoded vector of a `core.ActionSpace` that the environment offers as
-    `env.unwrapped.controls` discrete   one of n choices (gymnasium Discrete); seen by a world as n
-    keys of which at most one is held binary     n switches (gymnasium MultiBinary); seen by a world
-    as n keys vector     numbers (gymnasium Box); stored as float32 as they are, no
-    `core.ActionSpace`
+
+    controls   the encoded vector of a `core.ActionSpace`, which it offers as `unwrapped.controls`
+    discrete   one of n choices (Discrete); a world sees n keys, of which at most one is held
+    binary     n switches (MultiBinary); a world sees n keys
+    vector     numbers (Box), stored as they are, float32; no `core.ActionSpace`
 
 Recording rounds every action to what the log can hold *before* the environment sees it, so that a
 replay is exact.

@@ -1,6 +1,4 @@
-"""The card of a data set (README.md): what it is, how it was made, how to use it, and what the
-players did.
-"""
+"""The card of a data set (README.md): what it is, how it was made and used, what players did."""
 
 from __future__ import annotations
 
@@ -13,16 +11,15 @@ from reverie.data.episode import LOG_FILE, SPLITS, Dataset
 _CARD = """# {name}: recorded play as seeds and actions
 
 {frames} frames ({hours:.2f} hours at {fps:g} frames a second) of `{env_id}`, {width} x {height}
-pixels when rendered. No picture is
-stored: an episode is a world seed and an action log ({bytes_per_frame:.2f} bytes a frame), and the
-    environment draws its frames again.
+pixels when rendered. No picture is stored: an episode is a world seed and an action log
+({bytes_per_frame:.2f} bytes a frame), and the environment draws its frames again.
 
 | split | episodes | frames |
 |---|---|---|
 {totals}
 
 The split follows from the world seed (mod 20: 18 validation, 19 test, the rest train), so no world
-    is in two splits.
+is in two splits.
 
 ## Use
 
@@ -30,21 +27,21 @@ The split follows from the world seed (mod 20: 18 validation, 19 test, the rest 
 from reverie.data import Dataset
 from reverie.data.render import render
 
-rendered = render(Dataset.load({path!r}), "train")         # frames uint8 [N, h, w, 3], actions
-float32 [N, A], boundaries for batch in rendered.segments(16).batches(batch_size=8, seed=0):
-    ...                                              # actions[:, i] led into frames[:, i]
+rendered = render(Dataset.load({path!r}), "train")
+rendered.frames, rendered.actions, rendered.boundaries     # uint8 [N, h, w, 3], float32 [N, A]
+for batch in rendered.segments(16).batches(batch_size=8, seed=0):
+    ...                                                    # actions[:, i] led into frames[:, i]
 ```
 
 Files: `dataset.json` (environment, action space, policy, totals), `actions.npz` (per episode: seed,
-split, number, num_actions, fingerprints of its first and last frame; the action columns of all
-episodes end to end).
+split, number, num_actions, reset options, fingerprints of its first and last frame; the action
+columns of all episodes end to end).
 
 ## Made with
 
 Base seed {seed}, policy `{policy}` {mix}, at most {episode_actions} actions an episode, environment
-source {code}.
-Synthetic: scripted players in a simulator, no person's data. It shows what these players do and
-    nothing else.
+source {code}. Synthetic: scripted players in a simulator, no person's data. It shows what these
+players do and nothing else.
 
 ## What the players did
 

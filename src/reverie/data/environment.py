@@ -2,8 +2,8 @@
 for the picture.
 
 Pictures come from the observation where it is one (uint8 [h, w, 3], alone or inside a Dict), else
-from `render()`. A picture is drawn when it is asked for, where the environment can step without one: it then offers
-`env.unwrapped.advance(action) -> info`, and `render()` draws what it has come to.
+from `render()`. Where an environment can step without drawing, a picture is drawn only when it is
+asked for: it then offers `env.unwrapped.advance(action) -> info` beside `render()`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class Simulator:
             env.close()
             if "rgb_array" not in modes:
                 raise ReverieError(
-                    f"environment {env_id!r} has no pixels: neither a uint8 [h, w, 3] observation nor render_mode 'rgb_array'"
+                    f"environment {env_id!r} has no pixels: neither a uint8 [h, w, 3] observation"
+                    " nor render_mode 'rgb_array'"
                 )
             env = _make(env_id, {**kwargs, "render_mode": "rgb_array"})
         self._env = env
@@ -98,7 +99,8 @@ class Simulator:
         pixels = np.asarray(pixels)
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ReverieError(
-                f"environment {self.env_id!r} drew {pixels.dtype} {pixels.shape}; expected uint8 [h, w, 3]"
+                f"environment {self.env_id!r} drew {pixels.dtype} {pixels.shape};"
+                " expected uint8 [h, w, 3]"
             )
         return resize(pixels, self.size) if self.size else pixels
 
@@ -133,8 +135,8 @@ def action_format(env: gymnasium.Env[Any, Any]) -> ActionFormat:
         )
         return ActionFormat("vector", len(low), None, space.shape, low, high)
     raise ReverieError(
-        f"actions of {env.unwrapped.spec.id if env.unwrapped.spec else 'the environment'} are {space}; recorded are Box of floats,"
-        " Discrete from 0, MultiBinary, or a `controls` ActionSpace: wrap the environment to one of these"
+        f"actions of {env.spec.id if env.spec else 'the environment'} are {space}; recorded are Box"
+        " of floats, Discrete from 0, MultiBinary, a `controls` ActionSpace: wrap it to one of them"
     )
 
 
@@ -201,7 +203,8 @@ def _make(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ReverieError(
-            f"cannot open environment {env_id!r}: {reason} (an environment of another package: 'module:Name-v0')"
+            f"cannot open environment {env_id!r}: {reason}"
+            " (an environment of another package: 'module:Name-v0')"
         ) from None
 
 

@@ -108,14 +108,15 @@ class DatasetConfig:
         version = values.get("format_version")
         if version != FORMAT_VERSION:
             raise ReverieError(
-                f"data set has format version {version!r}; this Reverie reads version {FORMAT_VERSION}: record it again"
+                f"data set has format version {version!r}; this Reverie reads version"
+                f" {FORMAT_VERSION}: record it again"
             )
         known = set(cls.__dataclass_fields__)
         given = set(values) - {"format_version", "totals", "split_by"}
         if given != known:
             raise ReverieError(
-                f"{CONFIG_FILE} has unknown keys {sorted(given - known)} and lacks {sorted(known - given)};"
-                f" expected {sorted(known)}"
+                f"{CONFIG_FILE} has unknown keys {sorted(given - known)} and lacks"
+                f" {sorted(known - given)}; expected {sorted(known)}"
             )
         fields = {name: values[name] for name in known}
         return cls(**{**fields, "actions": ActionFormat.from_json(values["actions"])})
@@ -150,7 +151,8 @@ class Dataset:
         expected = sum(total["episodes"] for total in values["totals"].values())
         if len(episodes) < expected:
             raise ReverieError(
-                f"{path / LOG_FILE} holds {len(episodes)} episodes; {CONFIG_FILE} says {expected}: record the rest"
+                f"{path / LOG_FILE} holds {len(episodes)} episodes; {CONFIG_FILE} says {expected}:"
+                " copy it again, or record again with overwrite"
             )
         return cls(path, config, episodes)
 
@@ -231,7 +233,8 @@ def write_log(path: Path, episodes: Sequence[Episode], actions: ActionFormat) ->
 
 def _read_log(path: Path, config: DatasetConfig) -> tuple[Episode, ...]:
     try:
-        with np.load(path, allow_pickle=False) as log:
+        # Opened here: numpy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as log:
             table = {name: log[name] for name in log.files}
         ends = np.cumsum(table["num_actions"])
         columns = {name: table[f"action_{name}"] for name in config.actions.columns}
@@ -247,7 +250,8 @@ def _read_log(path: Path, config: DatasetConfig) -> tuple[Episode, ...]:
     for name, column in columns.items():
         if len(column) != num_actions:
             raise ReverieError(
-                f"{path} is cut short: column {name!r} has {len(column)} actions, its episodes {num_actions}; record again"
+                f"{path} is cut short: column {name!r} has {len(column)} actions, its episodes"
+                f" {num_actions}; copy or record it again"
             )
     return tuple(
         Episode(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -32,22 +33,20 @@ Result = TypeVar("Result")
 _worker: Callable[[Any], Any] | None = None
 
 
-def default_processes() -> int:
-    """One per core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def map_in_order(
     open_worker: Callable[..., Callable[[Job], Result]],
     arguments: tuple[Any, ...],
     jobs: Sequence[Job],
-    processes: int,
+    processes: int | None,
 ) -> Iterator[Result]:
     """Results of `open_worker(*arguments)(job)` in the order of the jobs; `open_worker` runs once
     per process.
 
-    Both must be importable, as must their arguments be picklable. One process means this one.
+    Both must be importable, as must their arguments be picklable. processes: None for one per core
+    that this process may use; 1 means this process. ReverieError if it is below 1.
     """
+    if processes is None:
+        processes = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     if processes < 1:
         raise ReverieError(f"processes is {processes}; expected at least 1")
     if processes == 1 or len(jobs) <= 1:

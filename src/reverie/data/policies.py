@@ -1,10 +1,12 @@
-"""Who plays while a data set is recorded. A policy is a callable `policy(rng, info) -> action
-vector`, new for each episode.
+"""Who plays while a data set is recorded.
 
-scripted   the mixture for first-person building worlds: 70% options, 15% sticky random, 10% still and pure turns, 5% tests
-sticky     keys that stay held or free for a while, a camera that drifts; works for every environment
-still      nothing
-turns      pure turns and standing still, for evaluation
+A policy is a callable `policy(rng, info) -> action vector`, a new one for each episode:
+
+    scripted   a mixture for first-person building worlds: 70% options, 15% sticky random,
+               10% standing still and pure turns, 5% tests
+    sticky     keys stay held or free for a while, the camera drifts; for every environment
+    still      nothing
+    turns      pure turns and standing still, for evaluation
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import numpy as np
 from reverie.core import ReverieError
 from reverie.data import options
 from reverie.data.actions import CAMERA_STEP_DEG, ActionFormat, Vectors
-from reverie.data.options import Body, Option, Steps, Turn
+from reverie.data.options import Option
+from reverie.data.player import Body, Steps, Turn
 
 WALKING_KEYS = frozenset({"forward", "back", "left", "right"})
 
@@ -56,14 +59,14 @@ class Policy(Protocol):
 class Scripted:
     """The mixture: parts of `mix` by their share of time, options inside a part by their weight.
 
-    current: name of the option that gave the last action.
+    part, current: the part of the mix and the name of the option that gave the last action.
     """
 
     def __init__(self, actions: ActionFormat, mix: Mapping[str, float] = MIX) -> None:
         assert actions.space is not None
         self.space, self.mix = actions.space, dict(mix)
         self.current = ""
-        self._part = ""
+        self.part = ""
         self._steps: Steps = iter(())
         self._body: Body | None = None
         self._walking = False
@@ -81,22 +84,22 @@ class Scripted:
 
     def _begin(self, rng: np.random.Generator, body: Body) -> Steps:
         """Draw the next option; first things first for who is lost or has their nose on a wall."""
-        self._part = _draw(
+        self.part = _draw(
             rng, {part: share / TYPICAL_TICKS[part] for part, share in self.mix.items()}
         )
         if body.chance(0.08):
             body.pick_slot()
-        if self._part == "sticky":
+        if self.part == "sticky":
             self.current = "sticky"
             return sticky(body, body.ticks(40, 120))
         if body.in_water and body.chance(0.75):
             option = options.swim
-        elif self._part != "still" and body.is_trapped:
+        elif self.part != "still" and body.is_trapped:
             option = options.way_out
-        elif self._part != "tests" and body.faces_wall and body.chance(0.7):
+        elif self.part != "tests" and body.faces_wall and body.chance(0.7):
             option = options.face_open
         else:
-            option = _draw(rng, OPTIONS[self._part])
+            option = _draw(rng, OPTIONS[self.part])
         self.current = getattr(option, "__name__", "option")
         return option(body)
 
@@ -167,7 +170,8 @@ def resolve(name: str, actions: ActionFormat) -> str:
         return "scripted" if first_person else "sticky"
     if name in ("scripted", "turns") and not first_person:
         raise ReverieError(
-            f"policy {name!r} needs an environment with a camera and a key 'forward'; use 'sticky' or 'module:factory'"
+            f"policy {name!r} needs an environment with a camera and a key 'forward';"
+            " use 'sticky' or 'module:factory'"
         )
     make(name, actions)
     return name
@@ -181,7 +185,9 @@ def make(name: str, actions: ActionFormat) -> Policy:
         return NAMES[name](actions)
     module, _, attribute = name.partition(":")
     try:
-        factory: Any = getattr(importlib.import_module(module), attribute) if attribute else None
+        factory: Factory | None = (
+            getattr(importlib.import_module(module), attribute) if attribute else None
+        )
     except (ImportError, AttributeError) as error:
         raise ReverieError(f"policy {name!r} cannot be imported: {error}") from None
     if not callable(factory):
@@ -214,7 +220,7 @@ def sticky(body: Body, num_ticks: int | None = None) -> Steps:
         speed = 0.85 * speed + rng.normal(0, [restlessness, restlessness / 2])
         if rng.random() < 0.04:
             speed[:] = 0
-        # A weak pull to just below the horizon; without it, the pitch of a random walk ends at its limit.
+        # A weak pull to just below the horizon; without it, pitch ends at its limit.
         turn = _to_steps(speed[0], speed[1] + 0.03 * (8 - body.pitch))
         if rng.random() < 0.01:
             body.pick_slot()

@@ -30,7 +30,7 @@ from reverie.data.episode import (
     replace_text,
     world_seed,
 )
-from reverie.data.parallel import default_processes, map_in_order, progress_bar
+from reverie.data.parallel import map_in_order, progress_bar
 
 SAVE_EVERY_S = 20.0
 
@@ -89,9 +89,7 @@ def record(
     total = len(jobs) * episode_actions
     try:
         with progress_bar(progress, f"recording {env_id}", total) as advance:
-            for episode in map_in_order(
-                _open_recorder, arguments, jobs, processes or default_processes()
-            ):
+            for episode in map_in_order(_open_recorder, arguments, jobs, processes):
                 done.append(episode)
                 advance(episode.num_actions)
                 if time.monotonic() - saved_s > SAVE_EVERY_S:
@@ -186,7 +184,8 @@ def _existing(out: Path, config: DatasetConfig) -> tuple[Episode, ...]:
     for name, value in mine.items():
         if value != theirs[name]:
             raise ReverieError(
-                f"{out} holds a data set with {name} {theirs[name]!r}, not {value!r}; choose another folder or pass overwrite"
+                f"{out} holds a data set with {name} {theirs[name]!r}, not {value!r};"
+                " choose another folder or pass overwrite"
             )
     return found.episodes
 

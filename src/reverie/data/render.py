@@ -1,8 +1,10 @@
 """Render a data set: play its action log again and keep the pictures in one memory-mapped array.
 
     rendered = render(Dataset.load("data/meadow"), "train", num_frames=120_000)
-    rendered.frames       uint8 [N, h, w, 3], a memory map          rendered.boundaries   int64 [e + 1], rows of the episodes
-    rendered.actions      float32 [N, A]; row i led INTO frame i    rendered.segments(16) -> Segments
+    rendered.frames          uint8 [N, h, w, 3], a memory map
+    rendered.actions         float32 [N, A]; row i led INTO frame i
+    rendered.boundaries      int64 [e + 1], rows of the episodes
+    rendered.segments(16)    -> Segments
 
 The cache folder of a split holds frames.npy (sparse: episodes that are not rendered take no disk),
 actions.npy, boundaries.npy and rendered.json, which says how many episodes are finished and is
@@ -28,7 +30,7 @@ from numpy.typing import NDArray
 from reverie.core import Pixels, ReverieError
 from reverie.data.environment import Simulator, code_hash, fingerprint, same_scene
 from reverie.data.episode import Dataset, Episode, make_folder, replace_text
-from reverie.data.parallel import default_processes, map_in_order, progress_bar
+from reverie.data.parallel import map_in_order, progress_bar
 from reverie.data.segments import Segments
 
 STATE_FILE = "rendered.json"
@@ -106,9 +108,7 @@ def render(
     total = sum(end - first for _, first, end in jobs)
     arguments = (dataset, split, str(folder))
     with progress_bar(progress and bool(jobs), f"rendering {split}", total) as advance:
-        for i, rows in map_in_order(
-            _open_renderer, arguments, jobs, processes or default_processes()
-        ):
+        for i, rows in map_in_order(_open_renderer, arguments, jobs, processes):
             _write_state(folder, dataset, i + 1)
             advance(rows)
     return Rendered.load(folder)
@@ -218,7 +218,8 @@ def _check_room(folder: Path, dataset: Dataset, rows: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ReverieError(
-            f"{folder} needs {needed / 1e9:.1f} GB for {rows} frames, {free / 1e9:.1f} GB are free; render fewer or elsewhere"
+            f"{folder} needs {needed / 1e9:.1f} GB for {rows} frames, {free / 1e9:.1f} GB are free;"
+            " render fewer or elsewhere"
         )
 
 
@@ -232,8 +233,8 @@ def _check(
     if now != then:
         cause = f"its code has changed since ({then} then, {now} now)"
     raise ReverieError(
-        f"{dataset.config.env_id} no longer draws the {('first', 'last')[which]} frame of {episode.split} episode"
-        f" {episode.number} as recorded: {cause}; record the data set again"
+        f"{dataset.config.env_id} no longer draws the {('first', 'last')[which]} frame of"
+        f" {episode.split} episode {episode.number} as recorded: {cause}; record the data set again"
     )
 
 

@@ -52,7 +52,8 @@ class Segments(Sequence[Batch]):
         for name, array in self.arrays.items():
             if len(array) < self.boundaries[-1]:
                 raise ReverieError(
-                    f"array {name!r} has {len(array)} rows; its episodes end at {self.boundaries[-1]}"
+                    f"array {name!r} has {len(array)} rows; its episodes end at"
+                    f" {self.boundaries[-1]}"
                 )
         counts = np.maximum(np.diff(self.boundaries) - length + 1, 0)
         self._ends = np.cumsum(counts)
@@ -97,7 +98,7 @@ class Segments(Sequence[Batch]):
         return self.gather(generator.integers(0, len(self), batch_size))
 
     def batches(self, batch_size: int, seed: int, first_step: int = 0) -> Iterator[Batch]:
-        """Batches without end, name -> array [b, length, ...], from training step `first_step` on."""
+        """Batches without end, name -> array [b, length, ...], from training step `first_step`."""
         step = first_step
         while True:
             yield self.draw(batch_size, seed, step)
