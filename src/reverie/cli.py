@@ -233,6 +233,92 @@ def record(
     _report(summary, f"{out}: {len(dataset.episodes)} episodes, {num_frames} frames", as_json)
 
 
+Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
+RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the training run.")]
+
+
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(metavar="STAGE", help="autoencoder, then denoiser.")],
+    data: Data,
+    run: RunFolder,
+    steps: Annotated[int, typer.Option(help="Training steps of the whole stage.", min=1)],
+    size: Annotated[str, typer.Option(help="tiny, small (CPU) or large (GPU).")] = "small",
+    batch_size: Annotated[int, typer.Option(help="Frames or segments in a step.", min=1)] = 16,
+    learning_rate: Annotated[float, typer.Option(help="The highest of the schedule.")] = 1e-3,
+    frames: Annotated[
+        int | None, typer.Option(help="Training frames to render; all if not given.", min=1)
+    ] = None,
+    save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=1)] = 240.0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of weights, noise and order.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Train one stage of a world.
+
+    Saves every few minutes; after Ctrl-C or a cut, the same command goes on from there.
+    """
+    from reverie.train.recipe import train_stage
+    from reverie.train.run import RunConfig
+
+    config = RunConfig(
+        steps, batch_size, learning_rate, save_every_s=save_every, seed=seed, threads=threads
+    )
+    trained = train_stage(stage, data, run, size, config, frames)
+    if trained.step < steps:  # stopped with Ctrl-C: whatever comes next must not run on it
+        raise typer.Exit(INTERRUPTED)
+    summary = {"path": str(trained.folder), "stage": stage, "steps": trained.step}
+    _report(summary, f"{trained.folder}: trained for {trained.step} steps", as_json)
+
+
+@app.command()
+def export(
+    data: Data,
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="Folder of the world to write.")],
+    name: Annotated[str, typer.Option(help="What the world is called.")] = "world",
+    starts: Annotated[
+        Path | None, typer.Option(help="JSON list of the moments where play can begin.")
+    ] = None,
+    card: Annotated[
+        Path | None, typer.Option(help="Markdown file that becomes the world's card.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a world that plays without PyTorch out of a training run."""
+    from reverie.train.recipe import export_run
+
+    text = card.read_text("utf-8") if card else ""
+    world = export_run(data, run, out, name, starts, text)
+    num_bytes = sum(file.stat().st_size for file in world.path.rglob("*") if file.is_file())
+    summary = {"path": str(world.path), "starts": len(world.starts), "bytes": num_bytes}
+    sentence = f"{world.path}: {len(world.starts)} starts, {num_bytes / 1e6:.1f} MB"
+    _report(summary, f"{sentence}; play it with: reverie play {world.path}", as_json)
+
+
+@app.command()
+def evaluate(
+    world: WorldName,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the report and its pictures.")],
+    steps: Annotated[int, typer.Option(help="Denoising steps per frame.", min=1)] = 1,
+    clips: Annotated[int, typer.Option(help="Held-out moments to play from.", min=1)] = 48,
+    seconds: Annotated[float, typer.Option(help="Length of the long play.", min=1)] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a world against episodes it never saw; exit code 1 if it misses a threshold."""
+    from reverie import world as worlds
+    from reverie.train.evaluate import evaluate as measure
+
+    found = worlds.load(world)
+    _expect_steps(found.config.denoising_steps, steps)
+    report = measure(found, data, out, num_steps=steps, num_clips=clips, play_s=seconds)
+    lines = "\n".join(f"{name:<24} {value}" for name, value in report.items())
+    _report(report, lines, as_json)
+    if report["missed"]:
+        raise typer.Exit(1)
+
+
 def _loader(name: str, steps: int | None, num_slots: int) -> Callable[[], Engine]:
     """What makes the engine, later and on a thread; a world that is not whole is an error now."""
     from reverie import world
