@@ -9,10 +9,14 @@ Axes: x grows east, y grows up, z grows south. Yaw 0 looks north (-z), yaw 90 lo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numba
+import platformdirs
 
 SIZE = 128
 HEIGHT = 64
@@ -33,8 +37,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     Plain IEEE arithmetic (no fastmath), so that the same seed gives the same bits on every machine. Without numba's memory
     manager (`_nrt`): it would count references to every array at every call, which took more than half the time of a picture.
 
-    The compiled code is cached on disk where some folder can be written and rebuilt by every process where none can. Numba
-    looks only at the age of the function's own file: after editing a kernel, touch the files whose kernels call it.
+    The compiled code is cached on disk where some folder can be written and rebuilt by every process where none can.
     """
     return _compile(function, _nrt=False)
 
@@ -50,10 +53,28 @@ def allocating_kernel(function: Callable[..., Any]) -> Any:
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    previous = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = _cache_folder(previous)
     try:
         return numba.njit(cache=True, error_model="numpy", **options)(function)
-    except RuntimeError:  # "cannot cache function: no locator available": a read-only installation
+    except RuntimeError:  # "cannot cache function: no locator available": no folder can be written
         return numba.njit(error_model="numpy", **options)(function)
+    finally:
+        numba.config.CACHE_DIR = previous
+
+
+@lru_cache(maxsize=1)
+def _cache_folder(chosen: str) -> str:
+    """Where compiled kernels are kept: a folder of their own for every version of this package's sources.
+
+    Numba by itself looks only at the age of the file that a function stands in, so it would go on using a kernel whose
+    callee in another file has changed. chosen: what the user set as NUMBA_CACHE_DIR, or "".
+    """
+    sources = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        sources.update(path.read_bytes())
+    base = Path(chosen) if chosen else platformdirs.user_cache_path("reverie")
+    return str(base / f"meadow-{sources.hexdigest()[:16]}")
 
 
 @kernel

@@ -21,7 +21,7 @@ from reverie.envs.meadow.rays import SOLID_RAY, trace
 MAX_SKIP = 24
 LIGHT_REACH = 9
 """How many cells sky and lamp light travel into the dark."""
-CRYSTAL_REACH = 5
+CRYSTAL_REACH = 6
 
 _FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE = np.uint64(1)

@@ -25,7 +25,7 @@ def small_box(block, part):
     if block == b.DOOR_Z:
         return 0.0, 0.0, 0.0, 1.0, 1.0, b.DOOR_DEPTH
     if part == 0:
-        return 0.34, 0.38, 0.34, 0.66, 0.62, 0.66
+        return 0.36, 0.38, 0.36, 0.64, 0.6, 0.64
     return 0.45, 0.0, 0.45, 0.55, 0.38, 0.55
 
 

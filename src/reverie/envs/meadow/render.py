@@ -1,4 +1,4 @@
-"""The picture: one ray per pixel, four more where there is an edge, then the crosshair and the hotbar."""
+"""The picture: one ray per pixel, two more where there is an edge, then the crosshair and the hotbar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAN_HALF_FOV = 0.75
 _EDGE_CONTRAST = 0.12
 """Edges fainter than this (0..1, summed over colours) are left alone."""
 
-_SUBPIXELS = ((-0.125, -0.375), (0.375, -0.125), (-0.375, 0.125), (0.125, 0.375))
+_SUBPIXELS = ((-0.2, -0.36), (0.36, 0.2))
 
 
 @lru_cache(maxsize=8)
@@ -78,7 +78,7 @@ def draw_scene(
 ):
     """Draw the world into `picture` float32 [h, w, 3] (0..1); `keys` int64 [h, w] is scratch.
 
-    The first pass sends a ray through the middle of every pixel; the second replaces those on an edge by the mean of four.
+    The first pass sends a ray through the middle of every pixel; the second adds two more to those on an edge.
     """
     height, width = keys.shape
     for smooth in range(2):
@@ -87,7 +87,7 @@ def draw_scene(
                 if smooth and not _is_edge(picture, keys, row, column):
                     continue
                 total_r, total_g, total_b, key = 0.0, 0.0, 0.0, 0
-                num_rays = 4 if smooth else 1
+                num_rays = 2 if smooth else 1
                 for i in range(num_rays):
                     at_column, at_row = column + 0.5, row + 0.5
                     if smooth:
@@ -101,10 +101,14 @@ def draw_scene(
                     total_r += min(red, 1.0)
                     total_g += min(green, 1.0)
                     total_b += min(blue, 1.0)
-                picture[row, column, 0] = total_r / num_rays
-                picture[row, column, 1] = total_g / num_rays
-                picture[row, column, 2] = total_b / num_rays
-                if not smooth:
+                if smooth:
+                    picture[row, column, 0] = (picture[row, column, 0] + total_r) / 3.0
+                    picture[row, column, 1] = (picture[row, column, 1] + total_g) / 3.0
+                    picture[row, column, 2] = (picture[row, column, 2] + total_b) / 3.0
+                else:
+                    picture[row, column, 0] = total_r
+                    picture[row, column, 1] = total_g
+                    picture[row, column, 2] = total_b
                     keys[row, column] = key
 
 
@@ -166,9 +170,10 @@ def draw_overlay(out, icons, selected, scale):
             for flip in range(2):
                 r = height // 2 + (arm if flip else thick)
                 k = width // 2 + (thick if flip else arm)
+                bright = int(out[r, k, 0]) + 2 * int(out[r, k, 1]) + int(out[r, k, 2]) > 640
                 for channel in range(3):
-                    value = out[r, k, channel]
-                    out[r, k, channel] = value + (255 - value) * 3 // 4 if value < 160 else value * 2 // 5
+                    value = int(out[r, k, channel])
+                    out[r, k, channel] = value * 2 // 5 if bright else value + (255 - value) * 4 // 5
     slots, side, _, _ = icons.shape
     cell = side + 2 * scale
     top = height - cell - scale

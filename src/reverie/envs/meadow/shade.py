@@ -17,7 +17,7 @@ _MURKY = 24.0
 BREAK_TICKS = 6
 
 # Brightness of a face by where it looks: west, east, down, up, north, south.
-_AMBIENT_OF_FACE = (0.82, 0.82, 0.62, 1.0, 0.9, 0.9)
+_AMBIENT_OF_FACE = (0.84, 0.84, 0.66, 1.0, 0.92, 0.92)
 
 
 @kernel
@@ -171,11 +171,11 @@ def block_colour(
         u, v, axis_u, axis_v, facing = px, pz, 0, 2, abs(dy)
     else:
         u, v, axis_u, axis_v, facing = px, 1.0 - py, 0, 1, abs(dz)
-    u, v = min(max(u, 0.0), 0.999999), min(max(v, 0.0), 0.999999)
     texture = b.STEM_TEXTURE if part == 1 else face_textures[block, face]
     footprint = 32.0 * spread * t / max(facing, 0.12)
     if block >= b.FIRST_FLOWER:
-        footprint *= 2.0
+        u, v, footprint = 0.5 + (u - 0.5) * 3.0, 0.5 + (v - 0.5) * 3.0, 4.0 * footprint
+    u, v = min(max(u, 0.0), 0.999999), min(max(v, 0.0), 0.999999)
     red, green, blue = texel(textures, texture, u, v, footprint)
 
     outward = 1 if face & 1 else -1
@@ -193,19 +193,24 @@ def block_colour(
     if block >= b.FIRST_FLOWER:
         slope = 0.6
     direct *= slope
-    open_sky = (0.16 + 0.84 * open_sky) * _AMBIENT_OF_FACE[face]
-    lamp = 0.95 * lamp * lamp
+    open_sky = (0.24 + 0.76 * open_sky) * _AMBIENT_OF_FACE[face]
+    lamp *= 0.25 + 0.75 * lamp
     if block == b.LAMP:
-        lamp, open_sky = 1.1, 0.2
+        lamp = 1.3
     elif block == b.CRYSTAL:
-        lamp = max(lamp, 0.7)
+        open_sky, lamp = 1.5, 0.0
     # Blocks differ a little, so that a plain far away still shows that it moves.
     shade = 0.965 + 0.07 * ((((cell * 2654435761) & 0xFFFFFFFF) >> 16) & 255) / 255.0
     if x == int(aim[0]) and y == int(aim[1]) and z == int(aim[2]):
         shade *= _mark_target(aim, cracks, u, v, max(0.03, 1.1 * spread * t))
-    red *= shade * (sky[c.AMBIENT] * open_sky + sky[c.SUN_LIGHT] * direct + 0.98 * lamp)
-    green *= shade * (sky[c.AMBIENT + 1] * open_sky + sky[c.SUN_LIGHT + 1] * direct + 0.82 * lamp)
-    blue *= shade * (sky[c.AMBIENT + 2] * open_sky + sky[c.SUN_LIGHT + 2] * direct + 0.58 * lamp)
+    light_r = sky[c.AMBIENT] * open_sky + sky[c.SUN_LIGHT] * direct
+    light_g = sky[c.AMBIENT + 1] * open_sky + sky[c.SUN_LIGHT + 1] * direct
+    light_b = sky[c.AMBIENT + 2] * open_sky + sky[c.SUN_LIGHT + 2] * direct
+    # Lamps fill what daylight leaves dark, so that they do not bleach a sunny wall.
+    lamp *= max(0.12, 1.0 - light_g)
+    red *= shade * (light_r + 0.98 * lamp)
+    green *= shade * (light_g + 0.80 * lamp)
+    blue *= shade * (light_b + 0.56 * lamp)
     plane = x if axis == 0 else (y if axis == 1 else z)
     return red, green, blue, (texture * 6 + face) * 1024 + (plane & 1023)
 

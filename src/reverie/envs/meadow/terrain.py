@@ -108,6 +108,8 @@ def _ground_block(depth, ground, biome):
         return b.SAND if depth < 3 else b.STONE
     if depth == 0:
         return b.SNOW if biome == SNOWY else b.TURF
+    if biome == SNOWY:
+        return b.STONE
     return b.EARTH if depth < 4 else b.STONE
 
 

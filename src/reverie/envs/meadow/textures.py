@@ -24,7 +24,7 @@ Colour = tuple[int, int, int]
 
 _SEASONS: dict[str, dict[str, Colour]] = {
     "spring": {"grass": (134, 190, 88), "oak": (128, 184, 92), "birch": (226, 170, 178), "pine": (66, 124, 86)},
-    "summer": {"grass": (122, 178, 84), "oak": (84, 146, 70), "birch": (136, 178, 88), "pine": (56, 110, 84)},
+    "summer": {"grass": (126, 178, 88), "oak": (88, 148, 74), "birch": (136, 178, 88), "pine": (56, 110, 84)},
     "autumn": {"grass": (178, 164, 84), "oak": (206, 118, 58), "birch": (228, 180, 80), "pine": (70, 108, 80)},
     "winter": {"grass": (226, 233, 240), "oak": (190, 200, 204), "birch": (206, 212, 214), "pine": (132, 160, 156)},
 }  # fmt: skip
@@ -58,7 +58,7 @@ def _grain(colour: Colour, salt: int, amount: float, stretch: tuple[int, int] = 
 
 def _fringe(cover: Texture, ground: Texture, salt: int) -> Texture:
     """A side face: `ground` under a ragged edge of `cover`."""
-    depth = 4 + np.floor(2.99 * _hash(np.arange(TEXELS) // 2, np.zeros(TEXELS, np.int64), salt))
+    depth = 5 + np.floor(2.99 * _hash(np.arange(TEXELS) // 2, np.zeros(TEXELS, np.int64), salt))
     covered = np.arange(TEXELS)[:, None] < depth[None, :]
     return np.where(covered[..., None], cover, ground)
 
@@ -147,16 +147,16 @@ def _cactus() -> Texture:
 
 
 def _flower(petals: Colour, heart: Colour) -> Texture:
-    face = _grain(petals, 71, 0.05)
-    face[5:11, 5:11] = heart
+    face = _grain(petals, 71, 0.04)
+    face[6:10, 6:10] = heart
     return face
 
 
 def _painters(season: str) -> dict[str, Callable[[], Texture]]:
     tint = _SEASONS[season]
     grass = _grain(tint["grass"], 3, 0.085)
-    earth = _grain((142, 106, 76), 7, 0.11)
-    snow = _grain((234, 240, 246), 11, 0.025)
+    earth = _grain((158, 124, 92), 7, 0.09)
+    snow = _grain((226, 234, 242), 11, 0.04)
     return {
         "turf_top": lambda: grass,
         "turf_side": lambda: _fringe(grass, earth, 5),
@@ -164,27 +164,27 @@ def _painters(season: str) -> dict[str, Callable[[], Texture]]:
         "stone": lambda: _grain((146, 148, 152), 13, 0.12, (1, 2)),
         "sand": lambda: _grain((226, 208, 158), 17, 0.045),
         "planks": _planks,
-        "brick": lambda: _courses((178, 98, 80), (206, 190, 176), 19),
+        "brick": lambda: _courses((182, 106, 86), (196, 140, 118), 19),
         "lamp": lambda: _lamp((255, 226, 160), (176, 128, 74)),
         "lamp_off": lambda: _lamp((150, 140, 124), (120, 92, 62)),
-        "log_oak": lambda: _log((124, 94, 64), 23),
+        "log_oak": lambda: _log((138, 108, 78), 23),
         "log_birch": _birch,
-        "log_pine": lambda: _log((100, 74, 58), 29),
+        "log_pine": lambda: _log((120, 92, 74), 29),
         "log_end": _log_end,
         "leaves_oak": lambda: _grain(tint["oak"], 37, 0.17),
         "leaves_birch": lambda: _grain(tint["birch"], 41, 0.15),
         "leaves_pine": lambda: _grain(tint["pine"], 43, 0.17),
         "snow": lambda: snow,
-        "snow_side": lambda: _fringe(snow, earth, 9),
+        "snow_side": lambda: _fringe(snow, _grain((200, 207, 216), 10, 0.04), 9),
         "cactus": _cactus,
         "crystal": _crystal,
         "bedrock": lambda: _grain((74, 72, 80), 73, 0.16),
         "sandstone": lambda: _grain((214, 188, 136), 79, 0.06, (1, 4)),
         "shingle": _shingle,
         "door": _door,
-        "flower_red": lambda: _flower((214, 84, 82), (246, 206, 96)),
-        "flower_yellow": lambda: _flower((246, 208, 84), (222, 140, 62)),
-        "flower_blue": lambda: _flower((126, 140, 226), (250, 232, 150)),
+        "flower_red": lambda: _flower((222, 82, 84), (250, 206, 96)),
+        "flower_yellow": lambda: _flower((244, 200, 62), (214, 128, 50)),
+        "flower_blue": lambda: _flower((118, 132, 226), (248, 226, 140)),
         "stem": lambda: _grain((86, 138, 66), 83, 0.05),
         "water": lambda: _grain((96, 160, 196), 89, 0.06, (1, 2)),
     }
