@@ -241,3 +241,90 @@ def test_record_names_an_unknown_environment(capsys: pytest.CaptureFixture[str],
     assert code == 2
     assert "tests/Nowhere-v0" in err
     assert err.count("\n") == 1
+
+
+def test_record_reads_the_picture_size(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    calls = Calls(SimpleNamespace(episodes=[]))
+    monkeypatch.setattr("reverie.data.record.record", calls)
+    assert run(capsys, "record", "a/B-v0", "--out", "data", "--picture", "160x96")[0] == 0
+    assert calls[0][1]["size"] == (96, 160)
+    for wrong in ("160", "160x", "0x96", "wide x high"):
+        code, _, err = run(capsys, "record", "a/B-v0", "--out", "data", "--picture", wrong)
+        assert code == 2
+        assert repr(wrong) in err
+
+
+TRAIN = ("train", "autoencoder", "--data", "data", "--run", "run", "--steps", "100")
+
+
+@pytest.mark.parametrize(("reached", "code"), [(100, 0), (40, 130)], ids=["done", "stopped"])
+def test_train_tells_a_stopped_run_from_a_finished_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reached: int, code: int
+):
+    calls = Calls(SimpleNamespace(folder=Path("run/autoencoder"), step=reached))
+    monkeypatch.setattr("reverie.train.recipe.train_stage", calls)
+    given = run(capsys, *TRAIN, "--size", "tiny", "--save-every", "60", "--json")
+    assert given[0] == code
+    stage, data, folder, size, config, num_frames = calls[0][0]
+    assert (stage, data, folder, size) == ("autoencoder", Path("data"), Path("run"), "tiny")
+    assert (config.steps, config.save_every_s, num_frames) == (100, 60.0, None)
+    if code == 0:
+        assert json.loads(given[1])["steps"] == 100
+
+
+def test_train_without_a_data_set_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    arguments = ("train", "denoiser", "--steps", "1", "--run", str(tmp_path))
+    code, _, err = run(capsys, *arguments, "--data", str(tmp_path / "nothing"))
+    assert code == 2
+    assert "nothing" in err
+    assert err.count("\n") == 1
+
+
+def test_export_names_the_world_it_wrote(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "config.json").write_text("{}")
+    calls = Calls(SimpleNamespace(path=tmp_path, starts=(1, 2)))
+    monkeypatch.setattr("reverie.train.recipe.export_run", calls)
+    card = tmp_path / "card.md"
+    card.write_text("# Brook\n", "utf-8")
+    arguments = ("--data", "d", "--run", "r", "--out", str(tmp_path), "--name", "brook")
+    code, out, _ = run(capsys, "export", *arguments, "--card", str(card))
+    assert code == 0
+    assert f"reverie play {tmp_path}" in out
+    assert calls[0][0] == (Path("d"), Path("r"), tmp_path, "brook", None, "# Brook\n")
+
+
+def test_export_without_its_card_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    arguments = ("--data", "d", "--run", "r", "--out", str(tmp_path))
+    code, _, err = run(capsys, "export", *arguments, "--card", str(tmp_path / "card.md"))
+    assert code == 2
+    assert "card.md: no such file or directory" in err
+
+
+@pytest.mark.parametrize(("missed", "code"), [([], 0), (["turns_right"], 1)])
+def test_evaluate_fails_where_a_threshold_is_missed(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    served: Calls,
+    missed: list[str],
+    code: int,
+):
+    report = {"turns_right": 0.9, "missed": missed}
+    calls = Calls(report)
+    monkeypatch.setattr("reverie.train.evaluate.evaluate", calls)
+    arguments = ("evaluate", "meadow", "--data", "d", "--out", "o", "--steps", "2")
+    given = run(capsys, *arguments, "--json")
+    assert (given[0], json.loads(given[1])) == (code, report)
+    assert calls[0][1]["num_steps"] == 2
+    assert "turns_right" in run(capsys, *arguments)[1]
+
+
+def test_evaluate_refuses_steps_the_world_does_not_know(
+    capsys: pytest.CaptureFixture[str], served: Calls
+):
+    code, _, err = run(capsys, "evaluate", "m", "--data", "d", "--out", "o", "--steps", "3")
+    assert code == 2
+    assert "[1, 2, 4]" in err
