@@ -26,7 +26,8 @@ help:
 	@echo 'make web     builds the page from web/ (needs Node 20 and npm)'
 	@echo 'make clean   removes caches and builds; make clean-all removes .venv too'
 
-play: $(VENV)/.installed
+# The simulator that the bundled world was learned from has needs of its own.
+play: $(VENV)/.installed $(if $(findstring --simulator,$(ARGS)),$(VENV)/.installed-simulator)
 	@$(BIN)/reverie play $(ARGS) || [ $$? -eq 130 ]
 
 # pytest is last, so that its summary is what one reads.
@@ -64,11 +65,16 @@ $(VENV)/.installed: pyproject.toml $(VENV)/pyvenv.cfg
 	@$(PIP) --editable .
 	@touch $@
 
+$(VENV)/.installed-simulator: pyproject.toml $(VENV)/pyvenv.cfg
+	@echo 'Installing the simulator into $(VENV) (about a minute, once)'
+	@$(PIP) --editable '.[simulator]'
+	@touch $@ $(VENV)/.installed
+
 $(VENV)/.installed-dev: pyproject.toml $(VENV)/pyvenv.cfg
 	@echo 'Installing Reverie, PyTorch and the tools for tests into $(VENV) (a few minutes, once)'
 	@$(PIP) $(TORCH)
 	@$(PIP) --editable '.[dev]'
-	@touch $@ $(VENV)/.installed
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-simulator
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
