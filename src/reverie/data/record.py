@@ -154,6 +154,8 @@ def _describe(
         simulator.reset(
             world_seed(seed, "train", 0), _draw_options(reset_options, np.random.default_rng(0))
         )
+        # One step too: what is compiled on first use is then in its cache before the processes start.
+        simulator.step(simulator.actions.idle())
         height, width, _ = simulator.picture().shape
         return DatasetConfig(
             env_id=env_id,
