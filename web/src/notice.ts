@@ -1,0 +1,71 @@
+/** One line about the connection, shown and read out: connecting, warming, waiting, lost. */
+
+import { byId } from "./menu";
+import type { Trouble } from "./connection";
+import type { StateMessage } from "./protocol";
+
+export class Notice {
+  private timer = 0;
+
+  constructor(onRetry: () => void) {
+    byId("notice-retry").addEventListener("click", onRetry);
+  }
+
+  /** Says it after a while, if nothing else happened until then: most connections take a blink. */
+  connecting(): void {
+    this.after(700, () => this.show("Connecting"));
+  }
+
+  state(message: StateMessage): void {
+    this.clear();
+    if (message.state === "warming") this.after(250, () => this.show("The world is waking up"));
+    if (message.state === "queued") this.show(`All places are taken. You are ${nth(message.position ?? 1)} in line`);
+  }
+
+  trouble(trouble: Trouble): void {
+    this.clear();
+    if (trouble.kind === "refused") {
+      this.show(sentence(trouble.line), "trouble", "Try again");
+      return;
+    }
+    const endMs = performance.now() + trouble.retryMs;
+    const count = () => {
+      const seconds = Math.max(1, Math.ceil((endMs - performance.now()) / 1000));
+      const line = trouble.line ? sentence(trouble.line) : "Disconnected.";
+      this.show(`${line} Trying again in ${seconds} s`, "trouble", "Try now");
+    };
+    count();
+    this.timer = window.setInterval(count, 1000);
+  }
+
+  clear(): void {
+    window.clearInterval(this.timer);
+    byId("notice").hidden = true;
+    byId("notice-text").textContent = "";
+  }
+
+  private after(delayMs: number, what: () => void): void {
+    window.clearInterval(this.timer);
+    this.timer = window.setTimeout(what, delayMs);
+  }
+
+  private show(text: string, tone: "calm" | "trouble" = "calm", retry = ""): void {
+    byId("notice").hidden = false;
+    byId("notice").dataset.tone = tone;
+    // Read out when it changes, not at every second that passes.
+    if (byId("notice-text").textContent !== text) byId("notice-text").textContent = text;
+    byId("notice-retry").hidden = !retry;
+    byId("notice-retry").textContent = retry;
+  }
+}
+
+/** A line of the server as a sentence. */
+function sentence(line: string): string {
+  const text = line.charAt(0).toUpperCase() + line.slice(1);
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}
+
+function nth(position: number): string {
+  const suffix = { 1: "st", 2: "nd", 3: "rd" }[position % 100 > 10 && position % 100 < 14 ? 0 : position % 10];
+  return `${position}${suffix ?? "th"}`;
+}

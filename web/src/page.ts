@@ -1,0 +1,310 @@
+/**
+ * The page as a whole: which phase it is in, and what follows from what happens.
+ *
+ *   title     the world drifts by behind the title, and rests after a while
+ *   playing   the player's devices steer it
+ *   paused    the world stands still behind the menu
+ */
+
+import { Connection, type Trouble, type Wishes } from "./connection";
+import { Controls } from "./controls";
+import { Gamepads } from "./gamepad";
+import { Hud } from "./hud";
+import { Keyboard } from "./keyboard";
+import { deviceKey } from "./keymap";
+import { LatencyLog, RateMeter, type FrameTimes, type Sample } from "./latency";
+import { byId, Menu } from "./menu";
+import { Mouse } from "./mouse";
+import { Notice } from "./notice";
+import { packAck, packCommand, type FrameMessage, type Hello, type SessionState, type StateMessage } from "./protocol";
+import { Screen } from "./screen";
+import { ActionSender } from "./sender";
+import { Touch } from "./touch";
+
+type Phase = "title" | "playing" | "paused";
+type Link = SessionState | "connecting" | "lost" | "refused";
+
+const DRIFT_DEG_PER_S = 5;
+const REST_AFTER_MS = 30_000;
+const HINT_MS = 6000;
+
+export class Page {
+  private phase: Phase = "title";
+  private session: Link = "connecting";
+  private hello: Hello | null = null;
+  private controls: Controls | null = null;
+  private keyboard: Keyboard | null = null;
+  private sender: ActionSender | null = null;
+  private resting = false;
+  private restTimer = 0;
+  private keepAliveTimer = 0;
+  private framesShown = 0;
+  private differentFrames = 0;
+  private firstFrameMs: number | null = null;
+  private lastFrame: FrameMessage | null = null;
+  private lastHash = 0;
+
+  private readonly wishes: Wishes = Object.fromEntries(new URLSearchParams(location.search));
+  private readonly latency = new LatencyLog();
+  private readonly painted = new RateMeter();
+  private readonly different = new RateMeter();
+  private readonly stage = byId("stage");
+  private readonly screen = new Screen(byId("picture"), byId("ambient"));
+  private readonly connection = new Connection(() => this.wishes);
+  private readonly notice = new Notice(() => this.connection.open());
+  private readonly hud = new Hud(byId("hud"), this.latency, this.painted, () => this.phase === "playing");
+  private readonly mouse = new Mouse(this.stage, () => this.controls, () => this.phase === "playing");
+  private readonly touch = new Touch(this.stage, byId("touch"), () => this.controls, () => this.phase === "playing");
+  private readonly menu: Menu;
+
+  constructor() {
+    const kept = Number(localStorage.getItem("degreesPerPixel"));
+    if (kept > 0) this.mouse.degreesPerPixel = kept;
+    this.menu = new Menu(this.mouse.degreesPerPixel);
+    this.connectMenu();
+    this.connectSocket();
+    this.connectDevices();
+    this.show();
+    this.connection.open();
+  }
+
+  /** What the HUD shows, and a little more; also for tests and benchmarks. */
+  stats(): Record<string, unknown> {
+    const now = performance.now();
+    return {
+      state: this.session,
+      phase: this.phase,
+      fps: this.painted.perSecond(now),
+      differentFps: this.different.perSecond(now),
+      actionToPhoton: this.latency.summary(now),
+      framesShown: this.framesShown,
+      differentFrames: this.differentFrames,
+      firstFrameMs: this.firstFrameMs,
+      frameIndex: this.lastFrame?.frameIndex ?? null,
+      numSteps: this.lastFrame?.numSteps ?? null,
+    };
+  }
+
+  /** Every measured action since a time of this page's clock. */
+  samples(sinceMs: number): Sample[] {
+    return this.latency.since(sinceMs);
+  }
+
+  private connectMenu(): void {
+    this.menu.onPlay = () => this.play();
+    this.menu.onRestart = () => {
+      this.command("restart");
+      this.play();
+    };
+    this.menu.onStart = (name) => {
+      this.wishes.start = name;
+      this.command("start", { name });
+      this.enter("title");
+    };
+    this.menu.onSteps = (steps) => {
+      this.wishes.steps = String(steps);
+      this.command("steps", { steps });
+    };
+    this.menu.onSensitivity = (degreesPerPixel) => {
+      this.mouse.degreesPerPixel = degreesPerPixel;
+      localStorage.setItem("degreesPerPixel", String(degreesPerPixel));
+    };
+    byId("touch-menu").addEventListener("click", () => this.pause());
+  }
+
+  private connectSocket(): void {
+    this.connection.onConnecting = () => {
+      this.setSession("connecting");
+      this.notice.connecting();
+    };
+    this.connection.onHello = (hello) => this.welcome(hello);
+    this.connection.onState = (message) => this.stateChanged(message);
+    this.connection.onTrouble = (trouble: Trouble) => {
+      this.setSession(trouble.kind);
+      this.latency.forget();
+      this.notice.trouble(trouble);
+    };
+    this.connection.onFrame = (frame, receivedMs) => {
+      this.sender?.frameArrived(frame);
+      void this.screen.show(frame, receivedMs);
+    };
+    this.screen.onDrawn = (frame) => this.connection.send(packAck(frame.frameIndex));
+    this.screen.onPresented = (frame, times) => this.presented(frame, times);
+  }
+
+  private connectDevices(): void {
+    window.addEventListener("keydown", (event) => this.keyDown(event));
+    window.addEventListener("keyup", (event) => this.keyboard?.lift(event));
+    window.addEventListener("blur", () => this.release());
+    window.addEventListener("pointermove", () => this.stir());
+    document.addEventListener("visibilitychange", () => this.visibilityChanged());
+    this.mouse.onUnlocked = () => this.phase === "playing" && this.pause();
+    const pads = new Gamepads(() => this.controls, () => this.phase === "playing");
+    pads.onMenu = () => (this.phase === "playing" ? this.pause() : this.play());
+  }
+
+  // The session.
+
+  private welcome(hello: Hello): void {
+    if (JSON.stringify(hello) !== JSON.stringify(this.hello)) {
+      this.hello = hello;
+      this.controls = new Controls(hello.action_space, hello.fps);
+      this.controls.onSlot = (slot) => this.touch.showSlot(slot);
+      this.keyboard = new Keyboard(this.controls);
+      const periodMs = 1000 / hello.fps;
+      this.sender = new ActionSender(this.controls, this.latency, (message) => this.connection.send(message), periodMs);
+      window.clearInterval(this.keepAliveTimer);
+      this.keepAliveTimer = window.setInterval(() => this.sender?.keepAlive(this.session === "playing"), periodMs);
+      this.screen.setSize(hello.width, hello.height);
+      this.menu.build(hello, this.wishes.start, Number(this.wishes.steps ?? Math.min(...hello.steps)));
+      this.touch.build(this.controls);
+      this.screen.poster(this.menu.thumbnail(this.wishes.start));
+    }
+    this.sender?.reset();
+    this.lastFrame = null;
+    if (this.phase === "playing") this.hint("Connected again: the world begins anew");
+    if (this.phase === "paused" || this.resting || document.hidden) this.command("pause");
+  }
+
+  private stateChanged(message: StateMessage): void {
+    this.setSession(message.state);
+    this.notice.state(message);
+    if (message.state !== "playing") this.latency.forget();
+    this.drift();
+  }
+
+  private setSession(session: Link): void {
+    this.session = session;
+    this.show();
+  }
+
+  private command(command: string, details: Record<string, unknown> = {}): void {
+    this.connection.send(packCommand(command, details));
+  }
+
+  private presented(frame: FrameMessage, times: FrameTimes): void {
+    this.firstFrameMs ??= times.presentedMs;
+    this.latency.presented(frame, times);
+    this.framesShown += 1;
+    this.painted.count(times.presentedMs);
+    const hash = fingerprint(frame.jpeg);
+    if (hash !== this.lastHash) {
+      this.differentFrames += 1;
+      this.different.count(times.presentedMs);
+    }
+    this.lastHash = hash;
+    this.lastFrame = frame;
+  }
+
+  // Phases.
+
+  private play(): void {
+    this.enter("playing");
+    this.stage.focus({ preventScroll: true });
+    void this.mouse.lock();
+    if (!("touch" in document.documentElement.dataset)) this.hint("Esc for the menu");
+  }
+
+  private pause(): void {
+    this.enter("paused");
+    this.mouse.unlock();
+    this.menu.focusPlay();
+  }
+
+  private enter(phase: Phase): void {
+    this.phase = phase;
+    this.resting = false;
+    this.release();
+    this.latency.forget();
+    this.command(phase === "paused" ? "pause" : "resume");
+    this.drift();
+    this.show();
+  }
+
+  /** On the title screen the view turns slowly, unless the player's system asks for less motion. */
+  private drift(): void {
+    window.clearTimeout(this.restTimer);
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const drifts = this.phase === "title" && !this.resting;
+    this.controls?.turnAtRate("mouse", drifts && !still ? DRIFT_DEG_PER_S : 0, 0, null);
+    if (drifts) this.restTimer = window.setTimeout(() => this.rest(), REST_AFTER_MS);
+  }
+
+  /** Nobody came: a title screen need not keep two cores busy. */
+  private rest(): void {
+    this.resting = true;
+    this.command("pause");
+    this.drift();
+  }
+
+  private stir(): void {
+    if (this.phase === "title" && this.resting) this.enter("title");
+  }
+
+  private release(): void {
+    this.keyboard?.release();
+    this.controls?.release();
+    this.drift();
+  }
+
+  private visibilityChanged(): void {
+    if (document.hidden) {
+      if (this.phase === "playing") this.pause();
+      else this.command("pause");
+    } else if (this.phase === "title" && !this.resting) {
+      this.command("resume");
+    }
+  }
+
+  private show(): void {
+    document.body.dataset.phase = this.phase;
+    document.body.dataset.session = this.session;
+    const menu = byId("menu");
+    menu.inert = this.phase === "playing";
+    const ready = this.session === "playing" || this.session === "paused";
+    this.menu.setPlay(this.phase === "paused" ? "Resume" : "Play", ready);
+    this.hud.refresh();
+  }
+
+  private hint(text: string): void {
+    const hint = byId("hint");
+    hint.textContent = text;
+    hint.classList.add("shown");
+    window.setTimeout(() => hint.classList.remove("shown"), HINT_MS);
+  }
+
+  // Keys of the page; the world's own come first while it is played.
+
+  private keyDown(event: KeyboardEvent): void {
+    if (event.altKey || event.metaKey || this.menu.helpOpen) return;
+    this.stir();
+    if (this.phase === "playing") {
+      if (event.repeat || this.keyboard?.press(event)) {
+        event.preventDefault();
+        return;
+      }
+    }
+    if (event.ctrlKey) return;
+    const key = deviceKey(event.code);
+    const ready = !byId<HTMLButtonElement>("play").disabled;
+    if (key === "enter" && this.phase !== "playing" && ready && document.activeElement === document.body) this.play();
+    else if (key === "escape") this.phase === "playing" ? this.pause() : this.phase === "paused" && this.play();
+    else if (key === "h") this.hud.nextMode();
+    else if (key === "f") this.menu.toggleFullscreen();
+    else if (event.key === "?") this.openHelp();
+    else return;
+    event.preventDefault();
+  }
+
+  private openHelp(): void {
+    if (this.phase === "playing") this.pause();
+    this.menu.toggleHelp();
+  }
+}
+
+/** Tells whether two pictures differ: FNV-1a over the JPEG. */
+function fingerprint(bytes: Uint8Array): number {
+  let hash = 0x811c9dc5;
+  for (let index = 0; index < bytes.length; index++) hash = Math.imul(hash ^ bytes[index]!, 0x01000193);
+  return hash;
+}
