@@ -73,6 +73,22 @@ def test_more_episodes_keep_those_there_are(tmp_path: Path) -> None:
     assert same_episodes(grown.episodes, whole.episodes)
 
 
+def test_a_changed_source_is_fine_if_it_draws_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tiny_env
+
+    first = record(TINY, tmp_path, **SMALL)
+    monkeypatch.setattr(record_module, "code_hash", lambda _: "reformatted")
+    grown = record(TINY, tmp_path, **{**SMALL, "episodes": 4})
+    assert grown.config == first.config
+    assert len(grown.episodes) == len(first.episodes) + 1
+    draw = tiny_env.Tiny.render
+    monkeypatch.setattr(tiny_env.Tiny, "render", lambda env: draw(env) // 2)
+    with pytest.raises(ReverieError, match="no longer draws the first frame"):
+        record(TINY, tmp_path, **{**SMALL, "episodes": 5})
+
+
 def test_ctrl_c_leaves_a_data_set_that_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from reverie.data.episode import (
     world_seed,
 )
 from reverie.data.parallel import map_in_order, progress_bar
+from reverie.data.render import open_simulator, play_back
 
 SAVE_EVERY_S = 20.0
 
@@ -80,16 +81,15 @@ def record(
     config = _describe(
         env_id, env_kwargs or {}, reset_options or {}, size, policy, seed, episode_actions
     )
-    dataset = Dataset(out, config, () if overwrite else _existing(out, config))
+    dataset = (None if overwrite else _existing(out, config)) or Dataset(out, config, ())
     have = {(episode.split, episode.number) for episode in dataset.episodes}
     jobs = [(split, i) for split in SPLITS for i in range(wanted[split]) if (split, i) not in have]
     done = list(dataset.episodes)
-    arguments = (config, size)
     saved_s = time.monotonic()
     total = len(jobs) * episode_actions
     try:
         with progress_bar(progress, f"recording {env_id}", total) as advance:
-            for episode in map_in_order(_open_recorder, arguments, jobs, processes):
+            for episode in map_in_order(_open_recorder, (dataset.config, size), jobs, processes):
                 done.append(episode)
                 advance(episode.num_actions)
                 if time.monotonic() - saved_s > SAVE_EVERY_S:
@@ -154,7 +154,7 @@ def _describe(
         simulator.reset(
             world_seed(seed, "train", 0), _draw_options(reset_options, np.random.default_rng(0))
         )
-        # One step too: what is compiled on first use is then in its cache before the processes start.
+        # One step too: what is compiled on first use is in its cache before processes start.
         simulator.step(simulator.actions.idle())
         height, width, _ = simulator.picture().shape
         return DatasetConfig(
@@ -175,21 +175,25 @@ def _describe(
         simulator.close()
 
 
-def _existing(out: Path, config: DatasetConfig) -> tuple[Episode, ...]:
-    """Episodes that `out` already holds. ReverieError, naming what differs, if they were recorded
-    otherwise.
+def _existing(out: Path, config: DatasetConfig) -> Dataset | None:
+    """The data set that `out` already holds. ReverieError, naming what differs, if it was recorded
+    otherwise; if only the environment's source has changed, its first episode must still replay.
     """
     if not (out / CONFIG_FILE).exists():
-        return ()
+        return None
     found = Dataset.load(out)
     mine, theirs = config.to_json(), found.config.to_json()
-    for name, value in mine.items():
-        if value != theirs[name]:
-            raise ReverieError(
-                f"{out} holds a data set with {name} {theirs[name]!r}, not {value!r};"
-                " choose another folder or pass overwrite"
-            )
-    return found.episodes
+    differing = [name for name in mine if mine[name] != theirs[name]]
+    if differing == ["code"] and found.episodes:
+        for _ in play_back(open_simulator(found), found, found.episodes[0]):
+            pass
+    elif differing and found.episodes:
+        name = differing[0]
+        raise ReverieError(
+            f"{out} holds a data set with {name} {theirs[name]!r}, not {mine[name]!r};"
+            " choose another folder or pass overwrite"
+        )
+    return found if found.episodes else None
 
 
 def _save(dataset: Dataset, episodes: list[Episode]) -> Dataset:
