@@ -2,6 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.error import DependencyNotInstalled
 
 from reverie.core import ReverieError
 from reverie.data.environment import (
@@ -69,6 +70,18 @@ def test_what_cannot_be_recorded_is_said_in_one_line(
         Simulator(env_id, kwargs)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_library_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator = Simulator("tiny_env:Tiny-v0", {"picture": "render"})
+    simulator.reset(0)
+
+    def render() -> None:
+        raise DependencyNotInstalled("pygame is not installed, run `pip install x`\nmore")
+
+    monkeypatch.setattr(simulator.env.unwrapped, "render", render)
+    with pytest.raises(ReverieError, match=r"'tiny_env:Tiny-v0' cannot draw: pygame is not .* x`$"):
+        simulator.picture()
 
 
 def test_resizing_averages_areas() -> None:

@@ -91,7 +91,7 @@ class Simulator:
     def picture(self) -> Pixels:
         """The present picture, uint8 [h, w, 3]."""
         if self._pixel_key is None or not self._is_drawn:
-            pixels: Any = self._env.unwrapped.render()
+            pixels: Any = self._draw()
         elif self._pixel_key == "":
             pixels = self._observation
         else:
@@ -103,6 +103,15 @@ class Simulator:
                 " expected uint8 [h, w, 3]"
             )
         return resize(pixels, self.size) if self.size else pixels
+
+    def _draw(self) -> Any:
+        from gymnasium.error import DependencyNotInstalled
+
+        try:
+            return self._env.unwrapped.render()
+        except DependencyNotInstalled as error:
+            reason = str(error).splitlines()[0]
+            raise ReverieError(f"environment {self.env_id!r} cannot draw: {reason}") from None
 
     def close(self) -> None:
         self._env.close()
