@@ -56,24 +56,14 @@ def test_the_ring_keeps_the_newest_frame_of_each_place(writes: list[tuple[int, i
                 assert (v == (-expected + layer if written else 0)).all()
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=5, unique=True))
-def test_a_view_is_the_slots_in_order(slots: list[int]) -> None:
-    pool = CachePool(5, SHAPE, max_batch=5)
-    for slot in range(5):
-        pool.write(slot, 0, entries(slot), entries(10 + slot))
-    for layer, (k, v) in enumerate(zip(*pool.view(slots), strict=True)):
-        np.testing.assert_array_equal(k, pool.k[layer][slots])
-        np.testing.assert_array_equal(v, pool.v[layer][slots])
-        in_place = np.shares_memory(k, pool.k[layer])
-        assert in_place == pool.is_contiguous(slots)
-        assert k.flags.c_contiguous
-
-
-def test_neighbours_out_of_order_are_not_seen_in_place() -> None:
-    pool = CachePool(3, SHAPE, max_batch=2)
-    assert pool.is_contiguous([1, 2])
-    assert not pool.is_contiguous([2, 1])
-    assert not pool.is_contiguous([0, 2])
+def test_slot_arrays_are_the_slots_own_memory() -> None:
+    pool = CachePool(3, SHAPE)
+    for name, array in pool.slot_arrays(1).items():
+        kind, layer = name.split(".")
+        whole = (pool.k if kind == "cache_k" else pool.v)[int(layer)]
+        assert np.shares_memory(array, whole[1])
+        assert array.shape == SHAPE.slot
+        assert array.flags.c_contiguous
 
 
 def test_slot_arrays_copy_a_session_and_only_it() -> None:

@@ -16,6 +16,10 @@ def test_what_goes_in_comes_out() -> None:
     assert values == {"frame_index": -3, "name": "x"}
 
 
+def test_equal_states_are_equal_bytes() -> None:
+    assert pack("slot", "f00d", ARRAYS, {"name": "x", "frame_index": -3}) == DATA
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -25,7 +29,7 @@ def test_what_goes_in_comes_out() -> None:
         (DATA[:40], "not a Reverie session"),
         (pack("slot", "beef", ARRAYS, {}), "another world"),
         (pack("file", "f00d", ARRAYS, {}), "saved by 'file'; expected 'slot'"),
-        (DATA.replace(b'snapshot":"1"', b'snapshot":"7"'), "format 7; this Reverie reads 1"),
+        (DATA.replace(b'version\\": 1', b'version\\": 7'), "format 7; this Reverie reads 1"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(data: bytes, message: str) -> None:

@@ -20,8 +20,8 @@ from reverie.engine.runtime import ring_position
 class Slots:
     """Which of a fixed number of slots are taken. Gives out the lowest free one.
 
-    Low numbers first keeps the slots in use next to each other, so that a batch of them is one
-    stretch of memory.
+    Low numbers first keeps the slots in use next to each other, and memory that was never needed
+    untouched.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -78,19 +78,14 @@ class CachePool:
     `k[i]` and `v[i]` are the whole arrays of cached layer i, [num_slots, heads, context * n, dh].
     """
 
-    def __init__(self, num_slots: int, shape: CacheShape, max_batch: int = 1) -> None:
+    def __init__(self, num_slots: int, shape: CacheShape) -> None:
         self.num_slots, self.shape = num_slots, shape
         layers = range(shape.num_layers)
         self.k = [np.zeros((num_slots, *shape.slot), np.float32) for _ in layers]
         self.v = [np.zeros((num_slots, *shape.slot), np.float32) for _ in layers]
-        # Only batches of slots that are not neighbours pass through here; np.zeros takes no memory
-        # until then.
-        staging = (max_batch if max_batch > 1 else 0, *shape.slot)
-        self._staging = [np.zeros(staging, np.float32) for _ in range(2 * shape.num_layers)]
 
     @property
     def num_bytes(self) -> int:
-        """Of the slots; the staging buffers come on top."""
         return self.num_slots * self.shape.slot_bytes
 
     def write(
@@ -105,28 +100,6 @@ class CachePool:
         first = ring_position(frame_index, self.shape.context) * n
         for cache, new in zip((*self.k, *self.v), (*new_k, *new_v), strict=True):
             cache[slot, :, first : first + n] = new
-
-    def is_contiguous(self, slots: Sequence[int]) -> bool:
-        """Whether these slots lie next to each other in this order, so that a view will do."""
-        return list(slots) == list(range(slots[0], slots[0] + len(slots)))
-
-    def view(
-        self, slots: Sequence[int]
-    ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-        """Keys and values of a batch, per cached layer [b, heads, context * n, dh].
-
-        Neighbouring slots are seen in place. Others are copied together into a buffer that the next
-        such call overwrites.
-        """
-        if self.is_contiguous(slots):
-            part = slice(slots[0], slots[0] + len(slots))
-            return [k[part] for k in self.k], [v[part] for v in self.v]
-        gathered = []
-        for cache, staging in zip((*self.k, *self.v), self._staging, strict=True):
-            batch = staging[: len(slots)]
-            np.take(cache, slots, axis=0, out=batch)
-            gathered.append(batch)
-        return gathered[: self.shape.num_layers], gathered[self.shape.num_layers :]
 
     def slot_arrays(self, slot: int) -> dict[str, NDArray[np.float32]]:
         """Everything of one slot by name, as views: reading copies it out, writing restores it."""

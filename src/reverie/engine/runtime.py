@@ -87,9 +87,9 @@ class Runtime(Protocol):
 
         A context clip has frame indices -context..-1. It may come in parts, so that warming one
         player does not delay another: `first_index` is then the frame index of the part's first
-        frame; without it the frames are the last ones before 0. Every entry of the slot's memory is
-        written by a whole clip, so nothing of what it held before is left. Raises ReverieError on
-        frames or actions of another shape.
+        frame; without it the frames are the last ones before 0. The frame at index -context begins
+        a session: it forgets whatever the slot held, a pending commit included. Raises ReverieError
+        on frames or actions of another shape.
         """
         ...
 

@@ -27,13 +27,15 @@ def pack(
     values: Mapping[str, int | float | str],
 ) -> bytes:
     """Arrays and values as bytes. kind: what they are. fingerprint: of the world they fit."""
-    header = {
-        "reverie_snapshot": str(SNAPSHOT_VERSION),
+    about = {
+        "version": SNAPSHOT_VERSION,
         "kind": kind,
         "world": fingerprint,
-        "values": json.dumps(dict(values), sort_keys=True),
+        "values": dict(values),
     }
-    return save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, header)
+    # One entry: safetensors writes several in random order, and equal states are equal bytes.
+    header = {"reverie": json.dumps(about, sort_keys=True)}
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, header)
 
 
 def unpack(
@@ -42,11 +44,11 @@ def unpack(
     """What was packed. Raises ReverieError if it is not a snapshot, or not one of this world."""
     try:
         size = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-        version, found, world = (header[k] for k in ("reverie_snapshot", "kind", "world"))
-    except (ValueError, KeyError, AttributeError):
+        about = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["reverie"])
+        version, found, world = about["version"], about["kind"], about["world"]
+    except (ValueError, KeyError, TypeError):
         raise ReverieError("this is not a Reverie session, or it is damaged") from None
-    if version != str(SNAPSHOT_VERSION):
+    if version != SNAPSHOT_VERSION:
         raise ReverieError(
             f"the session was saved in format {version}; this Reverie reads {SNAPSHOT_VERSION}"
         )
@@ -58,6 +60,6 @@ def unpack(
             f"({world[:12]}...); this one is {fingerprint[:12]}..."
         )
     try:
-        return load(data), json.loads(header["values"])
-    except (SafetensorError, ValueError, KeyError):
+        return load(data), about["values"]
+    except (SafetensorError, KeyError):
         raise ReverieError("the saved session is damaged or cut short") from None

@@ -1,8 +1,9 @@
 """The fast runtime for CPUs: ONNX Runtime over the world's three graphs, caches read in place.
 
-`onnxruntime` reads every input from memory that stays where it is: a slot's cache is bound once,
-straight from the `CachePool`, and a pass copies nothing but the frame it has just made. What the
-graphs must look like is checked when they are loaded (`GraphShape`).
+A slot's cache is bound to the denoiser once, by address, straight from the `CachePool`: a pass
+copies nothing but the frame it has just made. One session at a time runs on all threads; several
+run beside each other, each on one thread. That is faster than one pass over a batch of them, and a
+session's frames do not depend, not even in the last bit, on who else plays (docs/log.md).
 """
 
 from __future__ import annotations
@@ -10,37 +11,27 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from reverie.core import ReverieError
-from reverie.engine.cache_pool import CachePool, CacheShape
+from reverie.engine.cache_pool import CachePool
 from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, noise
+from reverie.engine.runtimes.onnx_graphs import Graphs, GraphShape, check_graphs, load_graphs
 from reverie.engine.snapshot import pack, unpack
 from reverie.world import World
 
 MAX_THREADS = 4
+MAX_BATCH = 4
 NUM_TIMED = 5
-SNAPSHOT_KIND = "slot"
+SNAPSHOT_KIND = "onnx slot"
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class GraphShape:
-    """Sizes that the graphs of a world agree on. n tokens of c channels, action_width A."""
-
-    num_tokens: int
-    num_channels: int
-    action_width: int
-    num_phases: int
-    cache: CacheShape
 
 
 @dataclass(slots=True)
@@ -54,68 +45,90 @@ class _Pending:
 
 
 class _Pass:
-    """The denoiser's inputs and outputs for a batch, in memory that its binding points to."""
+    """What the denoiser reads and writes for one slot, at addresses that bindings point to."""
 
-    def __init__(self, session: Any, shape: GraphShape, k: list[Floats], v: list[Floats]) -> None:
-        b, n = len(k[0]), shape.num_tokens
-        cache = shape.cache
-        entries = (b, cache.num_heads, n, cache.head_width)
-        self.noisy = np.zeros((b, n, shape.num_channels), np.float32)
-        self.signal = np.zeros(b, np.float32)
-        self.step_size = np.zeros(b, np.float32)
-        self.action = np.zeros((b, shape.action_width), np.float32)
-        self.time_cos = np.zeros((b, shape.num_phases), np.float32)
-        self.time_sin = np.zeros((b, shape.num_phases), np.float32)
-        self.clean = np.zeros_like(self.noisy)
-        self.new_k = [np.zeros(entries, np.float32) for _ in range(cache.num_layers)]
-        self.new_v = [np.zeros(entries, np.float32) for _ in range(cache.num_layers)]
-        self._caches = (k, v)  # bound by address: must outlive the binding
-        self._session = session
-        self._binding = session.io_binding()
-        for name in ("noisy", "signal", "step_size", "action", "time_cos", "time_sin"):
-            _bind(self._binding.bind_input, name, getattr(self, name))
-        _bind(self._binding.bind_output, "clean", self.clean)
-        for i in range(cache.num_layers):
-            _bind(self._binding.bind_input, f"cache_k.{i}", k[i])
-            _bind(self._binding.bind_input, f"cache_v.{i}", v[i])
-            _bind(self._binding.bind_output, f"new_k.{i}", self.new_k[i])
-            _bind(self._binding.bind_output, f"new_v.{i}", self.new_v[i])
+    def __init__(self, shape: GraphShape, pool: CachePool, slot: int) -> None:
+        n, cache = shape.num_tokens, shape.cache
+        layers, entries = range(cache.num_layers), (1, cache.num_heads, n, cache.head_width)
+        self.inputs: dict[str, NDArray[Any]] = {
+            "noisy": np.zeros((1, n, shape.num_channels), np.float32),
+            "signal": np.zeros(1, np.float32),
+            "step_size": np.zeros(1, np.float32),
+            "action": np.zeros((1, shape.action_width), np.float32),
+            "time_cos": np.zeros((1, shape.num_phases), np.float32),
+            "time_sin": np.zeros((1, shape.num_phases), np.float32),
+        }
+        self.caches: dict[str, NDArray[Any]] = {
+            name: array[None] for name, array in pool.slot_arrays(slot).items()
+        }
+        self.clean = np.zeros_like(self.inputs["noisy"])
+        self.new_k = [np.zeros(entries, np.float32) for _ in layers]
+        self.new_v = [np.zeros(entries, np.float32) for _ in layers]
+        self._outputs: dict[str, NDArray[Any]] = {"clean": self.clean}
+        self._outputs |= {f"new_k.{i}": array for i, array in enumerate(self.new_k)}
+        self._outputs |= {f"new_v.{i}": array for i, array in enumerate(self.new_v)}
+        self._bindings: dict[int, Any] = {}
 
-    def run(self, signal: float, step_size: float) -> None:
-        self.signal.fill(signal)
-        self.step_size.fill(step_size)
-        self._session.run_with_iobinding(self._binding)
+    def set(self, action: Floats, frame_index: int, frequencies: NDArray[np.float64]) -> None:
+        """What stays the same in all passes over one frame."""
+        self.inputs["action"][0] = action
+        # In float64: after hours of play, float32 would blur the phases of neighbouring frames.
+        phases = frame_index * frequencies
+        self.inputs["time_cos"][0], self.inputs["time_sin"][0] = np.cos(phases), np.sin(phases)
+
+    def run(self, denoiser: Any, noisy: Floats, signal: float, step_size: float) -> Floats:
+        """One pass over latents [n, c]; returns the clean ones, which the next pass overwrites."""
+        self._fill(noisy, signal, step_size)
+        binding = self._bindings.get(id(denoiser))
+        if binding is None:
+            binding = self._bindings[id(denoiser)] = denoiser.io_binding()
+            for name, array in (self.inputs | self.caches).items():
+                _bind(binding.bind_input, name, array)
+            for name, array in self._outputs.items():
+                _bind(binding.bind_output, name, array)
+        denoiser.run_with_iobinding(binding)
+        return self.clean[0]
+
+    def run_on_part(
+        self, denoiser: Any, noisy: Floats, signal: float, step_size: float, num_entries: int
+    ) -> None:
+        """One pass that sees only the first entries of the cache."""
+        self._fill(noisy, signal, step_size)
+        part = {name: cache[:, :, :num_entries].copy() for name, cache in self.caches.items()}
+        made = denoiser.run(list(self._outputs), self.inputs | part)
+        for place, array in zip(self._outputs.values(), made, strict=True):
+            place[:] = array
+
+    def _fill(self, noisy: Floats, signal: float, step_size: float) -> None:
+        self.inputs["noisy"][0] = noisy
+        self.inputs["signal"][0] = signal
+        self.inputs["step_size"][0] = step_size
 
 
 class OnnxRuntime:
     """See `engine.runtime.Runtime`.
 
-    num_threads: of one pass; the machine's cores, up to 4, if not given. max_batch: sessions in one
-    pass. 1 by default: on a CPU a pass over two sessions costs as much as two passes
-    (docs/log.md), and a session's frames then never depend, not even in the last bit, on who else
-    plays. Raises ReverieError on graphs that do not fit the world's config or cannot be run.
+    num_threads: that work at the same time; as many as the machine has cores, up to 4, if not
+    given. allow_spinning: let threads wait for each other in a loop. No faster on an idle machine,
+    and on a busy one passes take three times as long, so it is off (docs/log.md). Raises
+    ReverieError on graphs that do not fit the world's config or cannot be run.
     """
 
     def __init__(
-        self,
-        world: World,
-        num_threads: int | None = None,
-        max_batch: int = 1,
-        allow_spinning: bool = False,
+        self, world: World, num_threads: int | None = None, allow_spinning: bool = False
     ) -> None:
         self._world = world
-        options = _session_options(num_threads, allow_spinning)
-        self._encoder = _load_graph(world.path / "encoder.onnx", options)
-        self._decoder = _load_graph(world.path / "decoder.onnx", options)
-        self._denoiser = _load_graph(world.path / "denoiser.onnx", options)
-        self.shape = _check_graphs(world, self._encoder, self._decoder, self._denoiser)
-        denoiser = world.config.denoiser
-        self._frequencies = np.array(denoiser["time_frequencies"], np.float64)
-        self._finest = float(denoiser["min_step_size"])
-        self._max_batch = max_batch
+        self._num_threads = num_threads or min(os.cpu_count() or 1, MAX_THREADS)
+        self._allow_spinning = allow_spinning
+        self._wide = load_graphs(world, self._num_threads, allow_spinning)
+        self._narrow = self._wide  # one thread each, for sessions beside each other
+        self.shape = check_graphs(world, self._wide)
+        self._frequencies = np.array(world.config.denoiser["time_frequencies"], np.float64)
+        self._finest = float(world.config.denoiser["min_step_size"])
         self._pool: CachePool | None = None
+        self._passes: list[_Pass] = []
         self._pending: list[_Pending | None] = []
-        self._passes: dict[tuple[int, ...], _Pass] = {}
+        self._lanes: ThreadPoolExecutor | None = None
         self._cost_table: dict[tuple[int, int], float] = {}
 
     @property
@@ -124,21 +137,26 @@ class OnnxRuntime:
 
     @property
     def num_slots(self) -> int:
-        return 0 if self._pool is None else self._pool.num_slots
+        return len(self._passes)
 
     def allocate(self, num_slots: int) -> None:
         """Fixed memory for that many sessions, and one pass through everything. Once only."""
         if self._pool is not None:
             raise RuntimeError(f"{self.num_slots} slots are allocated already")
-        self._max_batch = min(self._max_batch, num_slots)
-        self._pool = CachePool(num_slots, self.shape.cache, self._max_batch)
+        self._pool = CachePool(num_slots, self.shape.cache)
+        self._passes = [_Pass(self.shape, self._pool, slot) for slot in range(num_slots)]
         self._pending = [None] * num_slots
+        if num_slots > 1 and self._num_threads > 1:
+            self._narrow = load_graphs(self._world, 1, self._allow_spinning)
+            self._lanes = ThreadPoolExecutor(self._num_threads, "onnx")
         config = self._world.config
         blank = np.zeros((1, *config.frame_shape), np.uint8)
-        idle = np.zeros((1, config.action_space.width), np.float32)
-        self.prefill(0, blank, idle, 0)
-        self.step(Batch((0,), idle, (0,), (0,), 1))
-        self.commit([0])
+        idle = np.zeros((num_slots, config.action_space.width), np.float32)
+        self.prefill(0, blank, idle[:1], 0)
+        for b in sorted({1, num_slots}):
+            slots = tuple(range(b))
+            self.step(Batch(slots, idle[:b], (0,) * b, (0,) * b, 1))
+            self.commit(slots)
 
     def prefill(
         self,
@@ -150,35 +168,39 @@ class OnnxRuntime:
     ) -> None:
         """See `Runtime.prefill`. One commit pass per frame."""
         self._check_clip(frames, actions)
-        self._pending[slot] = None
         first = -len(frames) if first_index is None else first_index
         for i, (frame, action) in enumerate(zip(frames, actions, strict=True)):
             inputs = {"frames": np.ascontiguousarray(frame[None])}
-            (latents,) = self._encoder.run(["latents"], inputs)
-            self._pending[slot] = _Pending(latents[0], action, first + i, seed)
-            self.commit([slot])
+            (latents,) = self._wide.encoder.run(["latents"], inputs)
+            pending = _Pending(latents[0], action, first + i, seed)
+            self._pending[slot] = None
+            self._commit(slot, pending, self._wide)
 
     def step(self, batch: Batch) -> NDArray[np.uint8]:
         """See `Runtime.step`."""
         self.commit(batch.slots)
         pictures = np.empty((len(batch.slots), *self._world.config.frame_shape), np.uint8)
-        for part in self._parts(range(len(batch.slots))):
-            latents = self._sample(batch, part)
-            pictures[part] = self._decoder.run(["frames"], {"latents": latents})[0]
-            for row, i in enumerate(range(part.start, part.stop)):
-                self._pending[batch.slots[i]] = _Pending(
-                    latents[row].copy(),
-                    np.array(batch.actions[i], np.float32),
-                    batch.frame_indices[i],
-                    batch.seeds[i],
-                )
+
+        def draw(row: int, graphs: Graphs) -> None:
+            slot, index, seed = batch.slots[row], batch.frame_indices[row], batch.seeds[row]
+            action = np.array(batch.actions[row], np.float32)
+            latents = self._sample(slot, action, index, seed, batch.num_steps, graphs)
+            pictures[row] = graphs.decoder.run(["frames"], {"latents": latents[None]})[0][0]
+            self._pending[slot] = _Pending(latents, action, index, seed)
+
+        self._beside(draw, range(len(batch.slots)))
         return pictures
 
     def commit(self, slots: Sequence[int]) -> None:
         """See `Runtime.commit`."""
-        owed = [slot for slot in slots if self._pending[slot] is not None]
-        for part in self._parts(owed):
-            self._commit(owed[part])
+
+        def remember(slot: int, graphs: Graphs) -> None:
+            pending = self._pending[slot]
+            if pending is not None:
+                self._commit(slot, pending, graphs)
+                self._pending[slot] = None
+
+        self._beside(remember, [slot for slot in slots if self._pending[slot] is not None])
 
     def snapshot(self, slot: int) -> bytes:
         """See `Runtime.snapshot`."""
@@ -204,23 +226,15 @@ class OnnxRuntime:
             self._pending[slot] = _Pending(arrays["latents"], arrays["action"], **values)
 
     def cost_table(self) -> CostTable:
-        """Medians of a few runs of each part, added up: a `step` is passes and one decoding.
-
-        Up to `max_batch` measured, up to four slots as so many passes after each other.
-        """
-        if not self._cost_table:
-            steps = self._world.config.denoising_steps
-            largest = min(self.num_slots, max(4, self._max_batch))
-            measured = {b: self._measure(b) for b in range(1, self._max_batch + 1)}
-            for b in range(1, largest + 1):
-                parts = [p.stop - p.start for p in self._parts(range(b))]
-                once, decode = (sum(measured[p][i] for p in parts) for i in range(2))
-                self._cost_table[b, 0] = once
-                for num_steps in steps:
-                    self._cost_table[b, num_steps] = num_steps * once + decode
+        """Medians of a few runs of each part, for up to 4 sessions, added up to whole steps."""
+        for b in range(1, min(self.num_slots, MAX_BATCH) + 1):
+            if (b, 0) in self._cost_table:
+                continue
+            once_ms, decode_ms = self._measure(b)
+            self._cost_table[b, 0] = once_ms
+            for num_steps in self._world.config.denoising_steps:
+                self._cost_table[b, num_steps] = num_steps * once_ms + decode_ms
         return self._cost_table
-
-    # Parts.
 
     @property
     def _memory(self) -> CachePool:
@@ -228,66 +242,75 @@ class OnnxRuntime:
             raise RuntimeError("no slots; call allocate first")
         return self._pool
 
-    def _parts(self, items: Sequence[int]) -> list[slice]:
-        size = self._max_batch
-        return [slice(i, min(i + size, len(items))) for i in range(0, len(items), size)]
+    def _beside(self, work: Callable[[int, Graphs], None], items: Sequence[int]) -> None:
+        """Do work for every item: one on all threads, several beside each other."""
+        if len(items) > 1 and self._lanes is not None:
+            for _ in self._lanes.map(lambda item: work(item, self._narrow), items):
+                pass  # raises what the work raised
+        else:
+            for item in items:
+                work(item, self._wide)
 
-    def _pass(self, slots: Sequence[int], actions: Floats, frame_indices: Sequence[int]) -> _Pass:
-        """The bound buffers for these slots, with everything in them but what is denoised."""
-        pool = self._memory
-        contiguous = pool.is_contiguous(slots)
-        k, v = pool.view(slots)  # gathers slots that are not neighbours, anew each time
-        key = tuple(slots) if contiguous else (-1, len(slots))
-        found = self._passes.get(key)
-        if found is None:
-            found = self._passes[key] = _Pass(self._denoiser, self.shape, k, v)
-        found.action[:] = actions
-        # In float64: after hours of play, float32 would blur the phases of neighbouring frames.
-        phases = np.array(frame_indices, np.float64)[:, None] * self._frequencies
-        found.time_cos[:], found.time_sin[:] = np.cos(phases), np.sin(phases)
-        return found
-
-    def _sample(self, batch: Batch, part: slice) -> Floats:
-        """The sampler's loop, Euler steps from noise to clean latents: float32 [b, n, c]."""
-        indices, seeds = batch.frame_indices[part], batch.seeds[part]
-        run = self._pass(batch.slots[part], batch.actions[part], indices)
-        z = self._noise(seeds, indices, SAMPLE_STREAM)
-        step_size = 1 / batch.num_steps
-        for k in range(batch.num_steps):
+    def _sample(
+        self, slot: int, action: Floats, index: int, seed: int, num_steps: int, graphs: Graphs
+    ) -> Floats:
+        """The sampler's loop, Euler steps from noise to clean latents: float32 [n, c]."""
+        run = self._passes[slot]
+        run.set(action, index, self._frequencies)
+        z = self._noise(seed, index, SAMPLE_STREAM)
+        step_size = 1 / num_steps
+        for k in range(num_steps):
             signal = k * step_size
-            run.noisy[:] = z
-            run.run(signal, step_size)
-            z = z + (run.clean - z) * np.float32(step_size / (1 - signal))
+            clean = run.run(graphs.denoiser, z, signal, step_size)
+            z = np.asarray(z + (clean - z) * (step_size / (1 - signal)), np.float32)
         return z
 
-    def _commit(self, slots: Sequence[int]) -> None:
+    def _commit(self, slot: int, frame: _Pending, graphs: Graphs) -> None:
         """One pass over nearly clean latents, whose keys and values go into the ring."""
-        frames = [frame for frame in (self._pending[slot] for slot in slots) if frame is not None]
-        indices = [frame.frame_index for frame in frames]
-        run = self._pass(slots, np.stack([frame.action for frame in frames]), indices)
-        signal = np.float32(self._world.config.context_signal)
-        clean = _normalise(np.stack([frame.latents for frame in frames]))
-        drawn = self._noise([frame.seed for frame in frames], indices, COMMIT_STREAM)
-        run.noisy[:] = signal * clean + (1 - signal) * drawn
-        run.run(float(signal), self._finest)
-        for row, slot in enumerate(slots):
-            new_k, new_v = ([layer[row] for layer in new] for new in (run.new_k, run.new_v))
-            self._memory.write(slot, indices[row], new_k, new_v)
-            self._pending[slot] = None
+        run = self._passes[slot]
+        run.set(frame.action, frame.frame_index, self._frequencies)
+        signal = float(self._world.config.context_signal)
+        drawn = self._noise(frame.seed, frame.frame_index, COMMIT_STREAM)
+        noisy = np.asarray(signal * _normalise(frame.latents) + (1 - signal) * drawn, np.float32)
+        place = frame.frame_index + self._world.config.context
+        if place < 0:
+            raise ReverieError(
+                f"frame {frame.frame_index} lies before the context of "
+                f"{self._world.config.context} frames"
+            )
+        if place == 0:  # a session begins: nothing of the slot's last one may be left
+            for cache in run.caches.values():
+                cache[:] = 0
+        if self.shape.has_open_past and frame.frame_index < 0:
+            num_entries = place * self.shape.num_tokens
+            run.run_on_part(graphs.denoiser, noisy, signal, self._finest, num_entries)
+        else:
+            run.run(graphs.denoiser, noisy, signal, self._finest)
+        new_k, new_v = ([layer[0] for layer in new] for new in (run.new_k, run.new_v))
+        self._memory.write(slot, frame.frame_index, new_k, new_v)
 
-    def _noise(self, seeds: Sequence[int], frame_indices: Sequence[int], stream: int) -> Floats:
-        shape = (self.shape.num_tokens, self.shape.num_channels)
-        pairs = zip(seeds, frame_indices, strict=True)
-        return np.stack([noise(seed, index, stream, shape) for seed, index in pairs])
+    def _noise(self, seed: int, frame_index: int, stream: int) -> Floats:
+        return noise(seed, frame_index, stream, (self.shape.num_tokens, self.shape.num_channels))
 
     def _measure(self, b: int) -> tuple[float, float]:
-        """Milliseconds of one denoising pass and of one decoding of b sessions."""
-        slots = list(range(b))
-        actions = np.zeros((b, self.shape.action_width), np.float32)
-        run = self._pass(slots, actions, [0] * b)
-        once = _median_ms(lambda: run.run(0.0, 1.0))
-        inputs = {"latents": np.zeros_like(run.noisy)}
-        return once, _median_ms(lambda: self._decoder.run(["frames"], inputs))
+        """Milliseconds of one denoising pass and of one decoding for each of b sessions."""
+        latents = np.zeros((self.shape.num_tokens, self.shape.num_channels), np.float32)
+
+        def denoise(slot: int, graphs: Graphs) -> None:
+            self._passes[slot].run(graphs.denoiser, latents, 0.0, 1.0)
+
+        def decode(_: int, graphs: Graphs) -> None:
+            graphs.decoder.run(["frames"], {"latents": latents[None]})
+
+        return self._median_ms(denoise, b), self._median_ms(decode, b)
+
+    def _median_ms(self, work: Callable[[int, Graphs], None], b: int) -> float:
+        times = []
+        for _ in range(NUM_TIMED + 1):
+            started_s = time.perf_counter()
+            self._beside(work, range(b))
+            times.append((time.perf_counter() - started_s) * 1000)
+        return statistics.median(times[1:])
 
     def _check_clip(self, frames: NDArray[np.uint8], actions: NDArray[np.float32]) -> None:
         config = self._world.config
@@ -296,11 +319,9 @@ class OnnxRuntime:
             raise ReverieError(
                 f"frames are {frames.dtype} {frames.shape}; expected uint8 {expected}"
             )
-        if actions.shape != (len(frames), config.action_space.width):
-            raise ReverieError(
-                f"actions have shape {actions.shape}; "
-                f"expected {(len(frames), config.action_space.width)}"
-            )
+        wanted = (len(frames), config.action_space.width)
+        if actions.shape != wanted:
+            raise ReverieError(f"actions have shape {actions.shape}; expected {wanted}")
 
 
 def _normalise(latents: Floats) -> Floats:
@@ -308,79 +329,6 @@ def _normalise(latents: Floats) -> Floats:
     centred = latents - latents.mean(-1, keepdims=True)
     variance = np.square(centred).mean(-1, keepdims=True, dtype=np.float32)
     return centred / np.sqrt(variance + np.float32(1e-6))
-
-
-def _median_ms(run: Any) -> float:
-    times = []
-    for _ in range(NUM_TIMED + 1):
-        started_s = time.perf_counter()
-        run()
-        times.append((time.perf_counter() - started_s) * 1000)
-    return statistics.median(times[1:])
-
-
-def _session_options(num_threads: int | None, allow_spinning: bool) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads or min(os.cpu_count() or 1, MAX_THREADS)
-    options.inter_op_num_threads = 1
-    # A pool that spins while it waits keeps the browser on the same cores from drawing.
-    options.add_session_config_entry(
-        "session.intra_op.allow_spinning", "1" if allow_spinning else "0"
-    )
-    options.log_severity_level = 3
-    return options
-
-
-def _load_graph(file: Path, options: Any) -> Any:
-    try:
-        return onnxruntime.InferenceSession(
-            str(file), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime has many kinds and no common one
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ReverieError(f"{file} cannot be run: {reason}") from None
-
-
-def _check_graphs(world: World, encoder: Any, decoder: Any, denoiser: Any) -> GraphShape:
-    """The sizes in the denoiser's graph, if all graphs and the config agree with them."""
-    config = world.config
-    inputs = {item.name: item.shape for item in denoiser.get_inputs()}
-    num_layers = sum(name.startswith("cache_k.") for name in inputs)
-    try:
-        _, num_tokens, num_channels = inputs["noisy"]
-        (_, action_width), (_, num_phases) = inputs["action"], inputs["time_cos"]
-        _, num_heads, num_entries, head_width = inputs["cache_k.0"]
-        encoded = encoder.get_inputs()[0], encoder.get_outputs()[0]
-        decoded = decoder.get_inputs()[0], decoder.get_outputs()[0]
-    except (KeyError, ValueError, IndexError):
-        raise ReverieError(
-            f"{world.path / 'denoiser.onnx'} has inputs {sorted(inputs)}; expected noisy, action, "
-            "time_cos, time_sin, cache_k.0, ...: export the world again"
-        ) from None
-    frequencies = config.denoiser.get("time_frequencies", ())
-    n = num_tokens
-    expected = [
-        ("action width", [action_width], [config.action_space.width]),
-        ("time frequencies", [num_phases], [len(frequencies)]),
-        ("cache entries", [num_entries], [config.context * n]),
-        ("encoder frames", encoded[0].shape[1:], list(config.frame_shape)),
-        ("encoder latents", encoded[1].shape[1:], [n, num_channels]),
-        ("decoder latents", decoded[0].shape[1:], [n, num_channels]),
-        ("decoder frames", decoded[1].shape[1:], list(config.frame_shape)),
-    ]
-    for what, found, wanted in expected:
-        # A graph may leave the size of an output open; then it is a name.
-        if len(found) != len(wanted) or any(
-            isinstance(size, int) and size != want for size, want in zip(found, wanted, strict=True)
-        ):
-            raise ReverieError(
-                f"{world.path}: the graphs have {what} {found}, the config wants {wanted}; "
-                "they belong to different exports: export the world again"
-            )
-    if "min_step_size" not in config.denoiser:
-        raise ReverieError(f"{world.path}: config.json has no denoiser.min_step_size")
-    cache = CacheShape(num_layers, num_heads, config.context, n, head_width)
-    return GraphShape(n, num_channels, action_width, num_phases, cache)
 
 
 def _bind(bind: Any, name: str, array: NDArray[Any]) -> None:

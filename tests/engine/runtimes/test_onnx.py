@@ -1,0 +1,317 @@
+"""The ONNX runtime on the toy world of `tests.tiny_world`: three frames of context, four tokens."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from safetensors.numpy import load_file
+
+from reverie import world as worlds
+from reverie.core import ReverieError
+from reverie.engine.runtime import Batch, Runtime, noise
+from reverie.engine.runtimes.onnx import OnnxRuntime
+from reverie.world import World
+from tests.tiny_world import CHANNELS, HEADS, TOKENS, write_tiny_world
+
+SCRIPT = np.random.default_rng(5).random((40, 16)).astype(np.float32)
+CONTEXT = 3
+
+
+def ready(world: World, num_slots: int = 3, num_threads: int = 2) -> OnnxRuntime:
+    runtime = OnnxRuntime(world, num_threads)
+    runtime.allocate(num_slots)
+    return runtime
+
+
+@pytest.fixture
+def runtime(tiny_world: World) -> OnnxRuntime:
+    return ready(tiny_world)
+
+
+def begin(runtime: Runtime, slot: int = 0, seed: int = 7, start: str = "start-0") -> None:
+    clip = runtime.world.find_start(start)
+    runtime.prefill(slot, clip.frames, clip.actions, seed)
+
+
+def draw(
+    runtime: Runtime, index: int, slot: int = 0, seed: int = 7, num_steps: int = 1
+) -> np.ndarray:
+    batch = Batch((slot,), SCRIPT[index : index + 1], (seed,), (index,), num_steps)
+    return runtime.step(batch)[0]
+
+
+def play(runtime: Runtime, count: int, first: int = 0, **options: int) -> list[np.ndarray]:
+    return [draw(runtime, first + i, **options) for i in range(count)]
+
+
+def test_pictures_are_not_constant_and_depend_on_everything(tiny_world: World) -> None:
+    runtime = ready(tiny_world)
+
+    def pictures(seed: int = 7, start: str = "start-0", num_steps: int = 1) -> np.ndarray:
+        begin(runtime, seed=seed, start=start)
+        return np.stack(play(runtime, 6, seed=seed, num_steps=num_steps))
+
+    base = pictures()
+    assert base.dtype == np.uint8
+    assert base.shape == (6, 8, 8, 3)
+    assert base.std() > 5
+    assert (base[0] != base[1]).any()
+    assert (base != pictures(seed=8)).any()
+    assert (base != pictures(start="start-1")).any()
+    assert (base != pictures(num_steps=4)).any()
+    begin(runtime)
+    other = runtime.step(Batch((0,), SCRIPT[9:10], (7,), (0,), 1))
+    assert (other[0] != base[0]).any()
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 4])
+def test_same_seed_and_actions_same_frames(tiny_world: World, num_steps: int) -> None:
+    runs = []
+    for _ in range(2):
+        runtime = ready(tiny_world)
+        begin(runtime)
+        runs.append(play(runtime, 10, num_steps=num_steps))
+    np.testing.assert_array_equal(runs[0], runs[1])
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_a_session_does_not_depend_on_who_else_plays(tiny_world: World, num_threads: int) -> None:
+    alone = ready(tiny_world, 1)
+    begin(alone)
+    expected = play(alone, 10)
+    runtime = ready(tiny_world, 4, num_threads)
+    for slot, seed in ((2, 7), (0, 1), (3, 2)):
+        begin(runtime, slot, seed)
+    pictures = []
+    for i in range(10):
+        slots = (2,) if i % 3 == 0 else (0, 2, 3)
+        actions = np.stack([SCRIPT[i] if slot == 2 else SCRIPT[-1 - i] for slot in slots])
+        seeds = tuple({0: 1, 2: 7, 3: 2}[slot] for slot in slots)
+        frames = runtime.step(Batch(slots, actions, seeds, (i,) * len(slots), 1))
+        pictures.append(frames[slots.index(2)])
+        if i % 2:
+            runtime.commit(slots)
+    np.testing.assert_array_equal(pictures, expected)
+
+
+def test_a_slot_forgets_its_last_session(tiny_world: World) -> None:
+    runtime = ready(tiny_world, 1)
+    begin(runtime)
+    expected = play(runtime, 5)
+    begin(runtime, seed=99, start="start-1")
+    play(runtime, 7, seed=99, num_steps=2)  # with a commit that is still pending
+    begin(runtime)
+    np.testing.assert_array_equal(play(runtime, 5), expected)
+
+
+def test_a_clip_in_parts_is_the_same_clip(tiny_world: World) -> None:
+    whole, parts = ready(tiny_world), ready(tiny_world)
+    begin(whole)
+    clip = tiny_world.find_start()
+    for i in range(CONTEXT):
+        part = slice(i, i + 1)
+        parts.prefill(0, clip.frames[part], clip.actions[part], 7, first_index=i - CONTEXT)
+    np.testing.assert_array_equal(play(parts, 4), play(whole, 4))
+
+
+def test_committing_early_late_or_twice_is_the_same(tiny_world: World) -> None:
+    early, late = ready(tiny_world), ready(tiny_world)
+    begin(early)
+    begin(late)
+    for i in range(8):
+        np.testing.assert_array_equal(draw(early, i), draw(late, i))
+        early.commit([0])
+        early.commit([0, 1, 2])
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_snapshot_goes_on_bit_for_bit_anywhere(tiny_world: World, committed: bool) -> None:
+    runtime = ready(tiny_world)
+    begin(runtime)
+    play(runtime, 5)
+    if committed:
+        runtime.commit([0])
+    saved = runtime.snapshot(0)
+    expected = play(runtime, 8, first=5)
+    elsewhere = ready(tiny_world, 1)
+    elsewhere.restore(0, saved)
+    np.testing.assert_array_equal(play(elsewhere, 8, first=5), expected)
+    runtime.restore(2, saved)
+    np.testing.assert_array_equal(play(runtime, 8, first=5, slot=2), expected)
+    runtime.restore(0, saved)
+    assert runtime.snapshot(0) == saved
+
+
+def test_snapshots_of_other_weights_are_refused(tiny_world: World, tmp_path: Path) -> None:
+    other = ready(worlds.load(write_tiny_world(tmp_path / "other", seed=1)))
+    begin(other)
+    runtime = ready(tiny_world)
+    with pytest.raises(ReverieError, match="another world, or to other weights"):
+        runtime.restore(0, other.snapshot(0))
+    with pytest.raises(ReverieError, match="not a Reverie session"):
+        runtime.restore(0, b"hello")
+
+
+def reference(world: World, num_frames: int, num_steps: int) -> list[np.ndarray]:
+    """The same session in plain numpy on the world's weights, with caches that are lists of frames.
+
+    Written from the description of the graphs and the sampler, not from the runtime.
+    """
+    w = {k: v.astype(np.float64) for k, v in load_file(world.path / "model.safetensors").items()}
+    frequencies = np.array(world.config.denoiser["time_frequencies"])
+    past: list[list[tuple[np.ndarray, np.ndarray]]] = []
+
+    def normalise(x: np.ndarray) -> np.ndarray:
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+    def heads(x: np.ndarray) -> np.ndarray:
+        return x.reshape(TOKENS, HEADS, -1).transpose(1, 0, 2)
+
+    def denoise(
+        z: np.ndarray, signal: float, step: float, action: np.ndarray, t: int
+    ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+        condition = np.array([signal, step]) @ w["denoiser.levels"] + action @ w["denoiser.action"]
+        x = z @ w["denoiser.embed"] + condition
+        made = []
+        zero = np.zeros((HEADS, (CONTEXT - len(past)) * TOKENS, 4))
+        for i in range(2):
+            q, k, v = (heads(x @ w[f"denoiser.{part}.{i}"]) for part in "qkv")
+            k = k + np.cos(frequencies * t) - np.sin(frequencies * t)
+            keys = np.concatenate([zero, *(frame[i][0] for frame in past), k], 1)
+            values = np.concatenate([zero, *(frame[i][1] for frame in past), v], 1)
+            scores = np.exp(q @ keys.transpose(0, 2, 1))
+            mixed = (scores / scores.sum(-1, keepdims=True)) @ values
+            x = x + np.tanh(mixed.transpose(1, 0, 2).reshape(TOKENS, -1) @ w[f"denoiser.o.{i}"])
+            made.append((k, v))
+        return x @ w["denoiser.unembed"], made
+
+    def remember(z: np.ndarray, action: np.ndarray, t: int) -> None:
+        drawn = noise(7, t, 1, (TOKENS, CHANNELS))
+        _, made = denoise(0.9 * normalise(z) + 0.1 * drawn, 0.9, 0.125, action, t)
+        past.append(made)
+        del past[:-CONTEXT]
+
+    clip = world.find_start()
+    for i in range(CONTEXT):
+        patches = clip.frames[i].reshape(2, 4, 2, 4, 3).transpose(0, 2, 1, 3, 4).reshape(4, 48)
+        latents = normalise(patches / 255 @ w["autoencoder.encode"])
+        remember(latents, clip.actions[i], i - CONTEXT)
+    pictures = []
+    for t in range(num_frames):
+        z = noise(7, t, 0, (TOKENS, CHANNELS)).astype(np.float64)
+        for k in range(num_steps):
+            signal = k / num_steps
+            clean, _ = denoise(z, signal, 1 / num_steps, SCRIPT[t], t)
+            z = z + (clean - z) / (1 - signal) / num_steps
+        patches = 255 / (1 + np.exp(-z @ w["autoencoder.decode"]))
+        picture = patches.reshape(2, 2, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(8, 8, 3)
+        pictures.append(picture)
+        remember(z, SCRIPT[t], t)
+    return pictures
+
+
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_it_agrees_with_plain_numpy(tiny_world: World, num_steps: int) -> None:
+    runtime = ready(tiny_world)
+    begin(runtime)
+    pictures = play(runtime, 12, num_steps=num_steps)
+    for picture, expected in zip(pictures, reference(tiny_world, 12, num_steps), strict=True):
+        np.testing.assert_allclose(picture, expected, atol=0.6)
+
+
+def test_the_cache_is_read_where_it_lies(tiny_world: World) -> None:
+    """A pass allocates nothing of the size of the cache: memory stays flat, and no copies."""
+    runtime = ready(tiny_world, 1)
+    begin(runtime)
+    before = draw(runtime, 0)
+    runtime._pending[0] = None
+    for array in runtime._memory.k + runtime._memory.v:
+        array[:] = 0  # in the pool itself, behind the binding's back
+    assert (draw(runtime, 0) != before).any()
+
+
+def test_costs_cover_what_may_be_asked_for(runtime: OnnxRuntime) -> None:
+    costs = runtime.cost_table()
+    assert set(costs) == {(b, k) for b in (1, 2, 3) for k in (0, 1, 2, 4)}
+    assert all(ms > 0 for ms in costs.values())
+    assert costs[1, 4] > costs[1, 2] > costs[1, 1]
+    assert runtime.cost_table() == costs
+
+
+def test_wrong_frames_are_refused(runtime: OnnxRuntime) -> None:
+    clip = runtime.world.find_start()
+    with pytest.raises(ReverieError, match=r"frames are float32 .* expected uint8"):
+        runtime.prefill(0, clip.frames.astype(np.float32), clip.actions, 0)  # type: ignore[arg-type]
+    with pytest.raises(ReverieError, match="frames are uint8"):
+        runtime.prefill(0, clip.frames[:, :4], clip.actions, 0)
+    with pytest.raises(ReverieError, match=r"actions have shape \(3, 4\); expected \(3, 16\)"):
+        runtime.prefill(0, clip.frames, clip.actions[:, :4], 0)
+    with pytest.raises(ReverieError, match="before the context of 3 frames"):
+        runtime.prefill(0, clip.frames, clip.actions, 0, first_index=-4)
+
+
+def test_allocating_twice_is_a_bug(runtime: OnnxRuntime) -> None:
+    with pytest.raises(RuntimeError, match="3 slots are allocated already"):
+        runtime.allocate(2)
+
+
+def test_graphs_of_another_config_are_refused(tiny_path: Path, tmp_path: Path) -> None:
+    write_tiny_world(tmp_path / "longer", context=5)
+    mixed = shutil.copytree(tiny_path, tmp_path / "mixed")
+    shutil.copy(tmp_path / "longer" / "denoiser.onnx", mixed)
+    with pytest.raises(ReverieError, match=r"cache entries \[20\], the config wants \[12\]"):
+        OnnxRuntime(worlds.load(mixed))
+
+
+def test_a_config_without_what_the_denoiser_needs(tiny_world: World) -> None:
+    settings = dict(tiny_world.config.denoiser)
+    del settings["min_step_size"]
+    config = replace(tiny_world.config, denoiser=settings)
+    with pytest.raises(ReverieError, match=r"no denoiser\.min_step_size"):
+        OnnxRuntime(World(tiny_world.path, config))
+
+
+def test_a_graph_that_cannot_be_run(tiny_path: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(tiny_path, tmp_path / "broken")
+    file = broken / "denoiser.onnx"
+    file.write_bytes(file.read_bytes().replace(b"Softmax", b"Softmix"))
+    with pytest.raises(ReverieError, match=r"denoiser\.onnx cannot be run") as caught:
+        OnnxRuntime(worlds.load(broken))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_with_an_open_past_begins_with_an_empty_one(
+    tiny_path: Path, tmp_path: Path
+) -> None:
+    """Such a graph never sees the zeros of a memory that is not full yet."""
+    import onnx
+
+    path = shutil.copytree(tiny_path, tmp_path / "open")
+    model = onnx.load(str(path / "denoiser.onnx"), load_external_data=False)
+    for item in model.graph.input:
+        if item.name.startswith("cache_"):
+            item.type.tensor_type.shape.dim[2].dim_param = "m"
+    (path / "denoiser.onnx").write_bytes(model.SerializeToString())
+    runtime = OnnxRuntime(worlds.load(path))
+    runtime.allocate(1)
+    assert runtime.shape.has_open_past
+    seen: list[int] = []
+    inner = runtime._passes[0].run_on_part
+
+    def watched(*arguments: object) -> None:
+        seen.append(arguments[-1])  # type: ignore[arg-type]
+        inner(*arguments)  # type: ignore[arg-type]
+
+    runtime._passes[0].run_on_part = watched  # type: ignore[method-assign]
+    begin(runtime)
+    assert seen == [0, 4, 8]
+    full = ready(worlds.load(tiny_path), 1)
+    begin(full)
+    assert (runtime._memory.v[1][0] != full._memory.v[1][0]).any()
+    np.testing.assert_array_equal(runtime._memory.v[0][0], full._memory.v[0][0])
+    assert onnxruntime.__version__
