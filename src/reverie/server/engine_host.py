@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 class HostState(Enum):
+    """How far loading has come."""
+
     WARMING = "warming"
     READY = "ready"
     FAILED = "failed"

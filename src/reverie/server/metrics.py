@@ -39,6 +39,8 @@ _LATE_FACTOR = 1.5
 
 
 class Metrics:
+    """Counters and histograms of one app; times in milliseconds, as everywhere in Reverie."""
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.frame_gap_ms = self._histogram("frame_gap_ms", "Between two frames of a session")

@@ -32,12 +32,16 @@ _FRAME = struct.Struct("<BBHIIIdffff")
 
 
 class ClientMessage(IntEnum):
+    """First byte of what a client sends."""
+
     ACTION = 1
     ACK = 2
     COMMAND = 3
 
 
 class ServerMessage(IntEnum):
+    """First byte of what the server sends."""
+
     FRAME = 1
     STATE = 2
     HELLO = 3
@@ -92,6 +96,8 @@ class AckMessage:
 
 @dataclass(frozen=True, slots=True)
 class CommandMessage:
+    """One of `COMMANDS`, and what came with it: not checked yet."""
+
     command: str
     arguments: Mapping[str, Any]
 
@@ -150,10 +156,12 @@ def pack_action(message: ActionMessage) -> bytes:
 
 
 def pack_ack(frame_index: int) -> bytes:
+    """The client's side of ACK."""
     return _ACK.pack(ClientMessage.ACK, frame_index)
 
 
 def pack_command(command: str, **arguments: Any) -> bytes:
+    """The client's side of COMMAND."""
     return _pack_json(ClientMessage.COMMAND, {"command": command, **arguments})
 
 
@@ -205,14 +213,17 @@ def parse_server(message: bytes) -> FrameMessage | tuple[ServerMessage, dict[str
 
 
 def pack_state(state: str, **details: Any) -> bytes:
+    """STATE: of the session, with a reason or a place in the queue where there is one."""
     return _pack_json(ServerMessage.STATE, {"state": state, **details})
 
 
 def pack_hello(description: Mapping[str, Any]) -> bytes:
+    """HELLO: what a client must know to play (`engine_host.describe`)."""
     return _pack_json(ServerMessage.HELLO, {"protocol": PROTOCOL_VERSION, **description})
 
 
 def pack_error(line: str) -> bytes:
+    """ERROR: one line for the player; the socket closes after it."""
     return _pack_json(ServerMessage.ERROR, {"error": line})
 
 

@@ -37,6 +37,7 @@ class PlayRequest:
 
 
 def known_start(world: World, name: Any) -> str | None:
+    """The name of one of the world's starts, or None. Raises ProtocolError on any other."""
     names = [start.name for start in world.starts]
     if name is not None and name not in names:
         raise ProtocolError(
@@ -59,6 +60,7 @@ def known_steps(world: World, num_steps: Any) -> int:
 
 
 def known_seed(seed: Any) -> int | None:
+    """A seed that an engine takes, or None. Raises ProtocolError on anything else."""
     whole = isinstance(seed, int) and not isinstance(seed, bool)
     if seed is not None and not (whole and 0 <= seed < 2**64):
         raise ProtocolError(

@@ -92,11 +92,11 @@ def listen(host: str, port: int | None) -> socket.socket:
     whoever asked.
     """
     ports = [port] if port is not None else range(DEFAULT_PORT, DEFAULT_PORT + _PORTS_TRIED)
+    if not 0 <= ports[0] <= 65535:  # the system would take the rest of a division
+        raise ReverieError(f"port {port} is not a port; expected 0 to 65535")
     for candidate in ports:
         try:
             return _bind(host, candidate)
-        except OverflowError:
-            raise ReverieError(f"port {candidate} is not a port; expected 0 to 65535") from None
         except socket.gaierror:
             raise ReverieError(f"host {host!r} has no address; try --host 127.0.0.1") from None
         except PermissionError:
