@@ -1,4 +1,6 @@
-"""Training environments. Importing this package registers them with Gymnasium, where it is installed."""
+"""Training environments. Importing this package registers them with Gymnasium, where it is
+installed.
+"""
 
 import importlib.util
 

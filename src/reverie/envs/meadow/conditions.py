@@ -15,7 +15,9 @@ SEASONS = ("spring", "summer", "autumn", "winter")
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """time_of_day: one of TIMES_OF_DAY; weather: one of WEATHERS; season: one of SEASONS. Raises ValueError on anything else."""
+    """time_of_day: one of TIMES_OF_DAY; weather: one of WEATHERS; season: one of SEASONS. Raises
+    ValueError on anything else.
+    """
 
     time_of_day: str = "day"
     weather: str = "clear"
@@ -25,12 +27,16 @@ class Conditions:
         known = {"time_of_day": TIMES_OF_DAY, "weather": WEATHERS, "season": SEASONS}
         for name, values in known.items():
             if getattr(self, name) not in values:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {list(values)}")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; expected one of {list(values)}"
+                )
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Conditions:
         """The conditions named in `options`, defaults for the others; other keys are ignored."""
-        return cls(**{field.name: options[field.name] for field in fields(cls) if field.name in options})
+        return cls(
+            **{field.name: options[field.name] for field in fields(cls) if field.name in options}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +53,14 @@ CLOUD_AMOUNT, FOG_START, FOG_END, STARS, DISC = range(21, 26)
 NUM_VALUES = 26
 
 _TIMES = {  # sun direction (x, y, z), zenith, horizon, sun light, ambient, glow, cloud, deep water
-    "day": ((0.55, 0.72, 0.42), (96, 154, 222), (196, 222, 240), (0.56, 0.53, 0.45), (0.59, 0.61, 0.64),
-            (255, 244, 214), (250, 252, 255), (34, 92, 132)),
-    "dawn": ((0.90, 0.32, -0.30), (126, 156, 206), (250, 214, 190), (0.62, 0.48, 0.34), (0.50, 0.49, 0.56),
-             (255, 206, 160), (255, 226, 214), (46, 86, 118)),
-    "dusk": ((-0.92, 0.27, 0.28), (88, 92, 158), (246, 164, 116), (0.64, 0.38, 0.22), (0.45, 0.41, 0.52),
-             (255, 172, 104), (240, 178, 164), (40, 62, 98)),
-    "night": ((-0.40, 0.80, -0.44), (14, 20, 46), (38, 50, 88), (0.12, 0.14, 0.22), (0.20, 0.23, 0.34),
-              (196, 208, 236), (44, 54, 86), (10, 24, 52)),
+    "day": ((0.55, 0.72, 0.42), (96, 154, 222), (196, 222, 240), (0.56, 0.53, 0.45),
+            (0.59, 0.61, 0.64), (255, 244, 214), (250, 252, 255), (34, 92, 132)),
+    "dawn": ((0.90, 0.32, -0.30), (126, 156, 206), (250, 214, 190), (0.62, 0.48, 0.34),
+             (0.50, 0.49, 0.56), (255, 206, 160), (255, 226, 214), (46, 86, 118)),
+    "dusk": ((-0.92, 0.27, 0.28), (88, 92, 158), (246, 164, 116), (0.64, 0.38, 0.22),
+             (0.45, 0.41, 0.52), (255, 172, 104), (240, 178, 164), (40, 62, 98)),
+    "night": ((-0.40, 0.80, -0.44), (14, 20, 46), (38, 50, 88), (0.12, 0.14, 0.22),
+              (0.20, 0.23, 0.34), (196, 208, 236), (44, 54, 86), (10, 24, 52)),
 }  # fmt: skip
 
 
@@ -62,7 +68,13 @@ def make_sky(conditions: Conditions) -> Sky:
     """The sky of some conditions."""
     sun, zenith, horizon, sun_light, ambient, glow, cloud, water = _TIMES[conditions.time_of_day]
     values = np.zeros(NUM_VALUES)
-    for index, colour in ((ZENITH, zenith), (HORIZON, horizon), (GLOW, glow), (CLOUD, cloud), (DEEP_WATER, water)):
+    for index, colour in (
+        (ZENITH, zenith),
+        (HORIZON, horizon),
+        (GLOW, glow),
+        (CLOUD, cloud),
+        (DEEP_WATER, water),
+    ):
         values[index : index + 3] = np.asarray(colour) / 255.0
     values[SUN_LIGHT : SUN_LIGHT + 3] = sun_light
     values[AMBIENT : AMBIENT + 3] = ambient
@@ -76,6 +88,10 @@ def make_sky(conditions: Conditions) -> Sky:
         values[SUN_LIGHT : SUN_LIGHT + 3] *= 0.25
         values[AMBIENT : AMBIENT + 3] *= 1.12
         values[[CLOUD_AMOUNT, STARS, DISC]] = 0.3, 0.0, 0.0
-        values[[FOG_START, FOG_END]] = {"rain": (14.0, 50.0), "snow": (10.0, 44.0), "fog": (3.0, 24.0)}[conditions.weather]
+        values[[FOG_START, FOG_END]] = {
+            "rain": (14.0, 50.0),
+            "snow": (10.0, 44.0),
+            "fog": (3.0, 24.0),
+        }[conditions.weather]
     direction = np.asarray(sun) / np.sqrt(np.asarray(sun) @ np.asarray(sun))
     return Sky(direction.round(9), values)

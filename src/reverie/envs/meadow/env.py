@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import gymnasium
@@ -16,14 +17,17 @@ from reverie.envs.meadow.sim import MEADOW_ACTIONS, Meadow
 class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     """A voxel world seen through the player's eyes, 20 ticks a second. No reward, no end.
 
-    Observation: uint8 [height, width, 3]. Action: float32 [16], encoded by `controls` (keys 0/1, camera -1..1, slot one-hot).
-    `reset(options=...)` takes time_of_day, weather, season, and position, yaw, pitch of the player.
+    Observation: uint8 [height, width, 3]. Action: float32 [16], encoded by `controls` (keys 0/1,
+    camera -1..1, slot one-hot). `reset(options=...)` takes time_of_day, weather, season, and
+    position, yaw, pitch of the player.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's own declaration)
     controls: ActionSpace = MEADOW_ACTIONS
 
-    def __init__(self, width: int = 160, height: int = 96, render_mode: str | None = "rgb_array") -> None:
+    def __init__(
+        self, width: int = 160, height: int = 96, render_mode: str | None = "rgb_array"
+    ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ValueError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
         self.width, self.height, self.render_mode = width, height, render_mode
@@ -62,8 +66,8 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         return self.meadow.render()
 
     def set_conditions(self, **conditions: str) -> None:
-        """Change time_of_day, weather or season mid-play; those not named return to day, clear, summer."""
-        self.meadow.set_conditions(Conditions(**conditions))
+        """Change time_of_day, weather or season mid-play; those not named stay as they are."""
+        self.meadow.set_conditions(dataclasses.replace(self.meadow.conditions, **conditions))
 
     def clone(self) -> MeadowEnv:
         """An independent environment in the same state: branch here, act differently, compare."""

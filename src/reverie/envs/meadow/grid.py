@@ -1,8 +1,8 @@
 """The size of a Meadow world, how its cells lie in memory, and the compiler of its kernels.
 
-A world is one flat array of `SIZE * SIZE * HEIGHT` cells. It is a torus: walking east far enough leads back to where you
-started, so there is no border to bump into. The column of a cell is contiguous, and a column has 64 cells, so that 64 cells
-of "is it solid?" are one machine word (see light.py).
+A world is one flat array of `SIZE * SIZE * HEIGHT` cells. It is a torus: walking east far enough
+leads back to where you started, so there is no border to bump into. A column is contiguous
+and 64 cells high, so that "is it solid?" of a column is one machine word (see light.py).
 
 Axes: x grows east, y grows up, z grows south. Yaw 0 looks north (-z), yaw 90 looks east (+x).
 """
@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numba.core.config
 import platformdirs
+
+_numba_settings: Any = numba.core.config
 
 SIZE = 128
 HEIGHT = 64
@@ -34,16 +37,20 @@ WEST, EAST, DOWN, UP, NORTH, SOUTH = range(6)
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a function that allocates nothing.
 
-    Plain IEEE arithmetic (no fastmath), so that the same seed gives the same bits on every machine. Without numba's memory
-    manager (`_nrt`): it would count references to every array at every call, which took more than half the time of a picture.
+    Plain IEEE arithmetic (no fastmath), so that the same seed gives the same bits on every
+    machine. Without numba's memory manager (`_nrt`): it would count references to every array at
+    every call, which took more than half the time of a picture.
 
-    The compiled code is cached on disk where some folder can be written and rebuilt by every process where none can.
+    The compiled code is cached on disk where some folder can be written and rebuilt by every
+    process where none can.
     """
     return _compile(function, _nrt=False)
 
 
 def inlined_kernel(function: Callable[..., Any]) -> Any:
-    """`kernel` for a large function with one caller and many arrays: passing arrays to a call is what costs, so there is none."""
+    """`kernel` for a large function with one caller and many arrays: passing arrays to a call is
+    what costs, so there is none.
+    """
     return _compile(function, _nrt=False, inline="always")
 
 
@@ -53,22 +60,24 @@ def allocating_kernel(function: Callable[..., Any]) -> Any:
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Any:
-    previous = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _cache_folder(previous)
+    previous = _numba_settings.CACHE_DIR
+    _numba_settings.CACHE_DIR = _cache_folder(previous)
     try:
         return numba.njit(cache=True, error_model="numpy", **options)(function)
     except RuntimeError:  # "cannot cache function: no locator available": no folder can be written
         return numba.njit(error_model="numpy", **options)(function)
     finally:
-        numba.config.CACHE_DIR = previous
+        _numba_settings.CACHE_DIR = previous
 
 
 @lru_cache(maxsize=1)
 def _cache_folder(chosen: str) -> str:
-    """Where compiled kernels are kept: a folder of their own for every version of this package's sources.
+    """Where compiled kernels are kept: a folder of their own for every version of this package's
+    sources.
 
-    Numba by itself looks only at the age of the file that a function stands in, so it would go on using a kernel whose
-    callee in another file has changed. chosen: what the user set as NUMBA_CACHE_DIR, or "".
+    Numba by itself looks only at the age of the file that a function stands in, so it would go on
+    using a kernel whose callee in another file has changed. chosen: what the user set as
+    NUMBA_CACHE_DIR, or "".
     """
     sources = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
@@ -85,7 +94,9 @@ def cell_index(x: int, y: int, z: int) -> int:
 
 @kernel
 def hash01(x: int, y: int, z: int, seed: int) -> float:
-    """A fixed pseudo-random number in [0, 1) for three integers and a seed (32-bit mixing inside 64-bit integers)."""
+    """A fixed pseudo-random number in [0, 1) for three integers and a seed (32-bit mixing inside
+    64-bit integers).
+    """
     h = (x * 374761393 + y * 668265263 + z * 1274126177 + seed * 1103515245) & 0xFFFFFFFF
     h = ((h ^ (h >> 15)) * 739982445) & 0xFFFFFFFF
     h = ((h ^ (h >> 12)) * 695872825) & 0xFFFFFFFF

@@ -1,13 +1,16 @@
 """Light and empty space, baked per cell so that the ray caster only looks them up.
 
-`light` uint8 [NUM_CELLS, 4] holds, for cells that light can pass: direct sun (0 or 255), sky light (0..255, falling off in
-caves), lamp light (0..255); the fourth byte is 1 where the cell blocks light. The renderer interpolates between the cells
-next to a face, which gives soft shadows and dark corners for four look-ups a pixel.
+`light` uint8 [NUM_CELLS, 4] holds, for cells that light can pass: direct sun (0 or 255), sky
+light (0..255, falling off in caves), lamp light (0..255); the fourth byte is 1 where the cell
+blocks light. The renderer interpolates between the cells next to a face, which gives soft shadows
+and dark corners for four look-ups a pixel.
 
-`skip` uint8 [8 * NUM_CELLS] says, for each of the eight octants that a ray can travel in, the side of the largest empty
-cube that has the cell in its near corner (0: the cell holds something): a ray leaps over it at once (see rays.py).
+`skip` uint8 [8 * NUM_CELLS] says, for each of the eight octants that a ray can travel in, the
+side of the largest empty cube that has the cell in its near corner (0: the cell holds something):
+a ray leaps over it at once (see rays.py).
 
-Light spreads in columns of 64 cells held as bits of one word: growing a region by a cell is a shift and a few ors.
+Light spreads in columns of 64 cells held as bits of one word: growing a region by a cell is a
+shift and a few ors.
 """
 
 from __future__ import annotations
@@ -15,7 +18,16 @@ from __future__ import annotations
 import numpy as np
 
 from reverie.envs.meadow import blocks as b
-from reverie.envs.meadow.grid import HEIGHT, MASK, NUM_CELLS, SHIFT_X, SHIFT_Z, SIZE, allocating_kernel, kernel
+from reverie.envs.meadow.grid import (
+    HEIGHT,
+    MASK,
+    NUM_CELLS,
+    SHIFT_X,
+    SHIFT_Z,
+    SIZE,
+    allocating_kernel,
+    kernel,
+)
 from reverie.envs.meadow.rays import SOLID_RAY, trace
 
 MAX_SKIP = 24
@@ -29,9 +41,11 @@ _ONE = np.uint64(1)
 
 @kernel
 def _fill_octant(cells, skip, octant):
-    """The side of an empty cube is one more than the smallest of those ahead of it: a single sweep against the octant.
+    """The side of an empty cube is one more than the smallest of those ahead of it: a single
+    sweep against the octant.
 
-    The sweep goes a little further than once around the torus, to correct what began without a neighbour.
+    The sweep goes a little further than once around the torus, to correct what began without a
+    neighbour.
     """
     sx, sy, sz = (1 if octant & 4 else -1), (1 if octant & 2 else -1), (1 if octant & 1 else -1)
     base = octant * NUM_CELLS
@@ -43,7 +57,8 @@ def _fill_octant(cells, skip, octant):
             ahead_x = base + ((((x + sx) & MASK) << SHIFT_X) | (z << SHIFT_Z))
             ahead_z = base + ((x << SHIFT_X) | (((z + sz) & MASK) << SHIFT_Z))
             ahead_xz = base + ((((x + sx) & MASK) << SHIFT_X) | (((z + sz) & MASK) << SHIFT_Z))
-            # Above the world everything is empty; below it lies a floor of bedrock, so nothing is asked there.
+            # Above the world everything is empty; below it lies a floor of bedrock, so nothing is
+            # asked there.
             above = MAX_SKIP if sy > 0 else 0
             column_above = above
             for j in range(HEIGHT):
@@ -68,7 +83,9 @@ def fill_skip(cells, skip):
 
 @kernel
 def edit_skip(skip, x, y, z, filled):
-    """Keep `skip` true after one cell changed. Removing a block leaves its neighbours careful, which is slow, not wrong."""
+    """Keep `skip` true after one cell changed. Removing a block leaves its neighbours careful,
+    which is slow, not wrong.
+    """
     centre = ((x & MASK) << SHIFT_X) | ((z & MASK) << SHIFT_Z) | y
     for octant in range(8):
         base = octant * NUM_CELLS
@@ -78,7 +95,9 @@ def edit_skip(skip, x, y, z, filled):
         sx, sy, sz = (1 if octant & 4 else -1), (1 if octant & 2 else -1), (1 if octant & 1 else -1)
         for i in range(MAX_SKIP):
             for k in range(MAX_SKIP):
-                column = base + ((((x - sx * i) & MASK) << SHIFT_X) | (((z - sz * k) & MASK) << SHIFT_Z))
+                column = base + (
+                    (((x - sx * i) & MASK) << SHIFT_X) | (((z - sz * k) & MASK) << SHIFT_Z)
+                )
                 for j in range(MAX_SKIP):
                     level = y - sy * j
                     if 0 <= level < HEIGHT:
@@ -89,17 +108,19 @@ def edit_skip(skip, x, y, z, filled):
 
 @kernel
 def _touches_nothing(skip, cell):
+    nearest = MAX_SKIP
     for octant in range(8):
-        if skip[octant * NUM_CELLS + cell] < 2:
-            return False
-    return True
+        nearest = min(nearest, skip[octant * NUM_CELLS + cell])
+    return nearest >= 2
 
 
 @allocating_kernel
 def _spread(seeds, late_seeds, late, clear, light, channel, x0, z0, width, depth, margin):
-    """Let light fall from `seeds` through `clear` cells, one step weaker per cell; write `channel` inside the margin.
+    """Let light fall from `seeds` through `clear` cells, one step weaker per cell; write
+    `channel` inside the margin.
 
-    All bit columns are [width, depth] of the window whose corner is (x0, z0). `late_seeds` join after `late` steps.
+    All bit columns are [width, depth] of the window whose corner is (x0, z0). `late_seeds` join
+    after `late` steps.
     """
     wraps = width == SIZE
     lit = np.zeros((width, depth), np.uint64)
@@ -188,7 +209,9 @@ def _light_window(cells, skip, light, sun, x0, z0, width, depth, margin):
 
 @kernel
 def fill_sun(cells, skip, light, sun):
-    """Direct sun of every open cell that touches something; `sun` is the unit vector towards the sun, float64 [3]."""
+    """Direct sun of every open cell that touches something; `sun` is the unit vector towards the
+    sun, float64 [3].
+    """
     for x in range(SIZE):
         for z in range(SIZE):
             base = (x << SHIFT_X) | (z << SHIFT_Z)
@@ -209,23 +232,32 @@ def fill_light(cells, skip, light, sun):
     fill_sun(cells, skip, light, sun)
 
 
+@kernel
+def _edit_sun(cells, skip, light, sun, x0, x1, y, z0, z1):
+    """Direct sun of the cells of one level, x0..x1 and z0..z1 with both ends."""
+    for x in range(x0, x1 + 1):
+        for z in range(z0, z1 + 1):
+            cell = ((x & MASK) << SHIFT_X) | ((z & MASK) << SHIFT_Z) | y
+            if light[cell, 3]:
+                light[cell, 0] = 0
+            else:
+                light[cell, 0] = _sunlit(cells, skip, x, y, z, sun)
+
+
 @allocating_kernel
 def edit_light(cells, skip, light, sun, x, y, z):
     """Recompute the light that one changed cell can have changed (call `edit_skip` first)."""
     reach = LIGHT_REACH + 1
     window = 4 * reach + 1
     _light_window(cells, skip, light, sun, x - 2 * reach, z - 2 * reach, window, window, reach)
-    # The shadow of a cell falls along the sun's ray, at most as far as the ray needs to come down to the floor.
-    for j in range(y + 1, -2, -1):
-        if not 0 <= j < HEIGHT:
-            continue
+    # Cells that begin to touch something get their sun now (see fill_sun).
+    for j in range(max(0, y - 1), min(HEIGHT, y + 2)):
+        _edit_sun(cells, skip, light, sun, x - 1, x + 1, j, z - 1, z + 1)
+    # The shadow of a cell falls along the sun's ray, down to the floor.
+    spread = 1 + int(0.5 + 0.5 / sun[1])
+    for j in range(min(y + 1, HEIGHT - 1), -1, -1):
         fall = (y - j) / sun[1]
-        centre_x, centre_z = x - sun[0] * fall, z - sun[2] * fall
-        spread = 2 + int(2.0 / sun[1])
-        for i in range(int(np.floor(centre_x)) - spread, int(np.floor(centre_x)) + spread + 2):
-            for k in range(int(np.floor(centre_z)) - spread, int(np.floor(centre_z)) + spread + 2):
-                cell = ((i & MASK) << SHIFT_X) | ((k & MASK) << SHIFT_Z) | j
-                if light[cell, 3]:
-                    light[cell, 0] = 0
-                else:
-                    light[cell, 0] = _sunlit(cells, skip, i, j, k, sun)
+        i, k = int(np.floor(x - sun[0] * fall)), int(np.floor(z - sun[2] * fall))
+        _edit_sun(
+            cells, skip, light, sun, i - spread, i + spread + 1, j, k - spread, k + spread + 1
+        )

@@ -1,7 +1,8 @@
-"""How the player moves: one tick of walking, jumping, falling, swimming, in a box that never enters a block.
+"""How the player moves: one tick of walking, jumping, falling, swimming, in a box that never
+enters a block.
 
-Velocities are in blocks per second, a tick is 1/20 s. There is almost no inertia: what the picture cannot show should not
-matter.
+Velocities are in blocks per second, a tick is 1/20 s. There is almost no inertia: what the
+picture cannot show should not matter.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ def _span(low, high, moves, distance):
 
 @kernel
 def _slide(cells, px, py, pz, axis, distance):
-    """How far a player at (px, py, pz) can move along one axis before touching a block, at most `distance`."""
+    """How far a player at (px, py, pz) can move along one axis before touching a block, at most
+    `distance`.
+    """
     low = (px - HALF_WIDTH, py, pz - HALF_WIDTH)
     high = (px + HALF_WIDTH, py + BODY_HEIGHT, pz + HALF_WIDTH)
     first_x, last_x = _span(low[0], high[0], axis == 0, distance)

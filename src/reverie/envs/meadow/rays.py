@@ -1,11 +1,26 @@
-"""Rays through the cells: one function for what the player sees, aims at, and what the sun reaches."""
+"""Rays through the cells: one function for what the player sees, aims at, and what the sun
+reaches.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from reverie.envs.meadow import blocks as b
-from reverie.envs.meadow.grid import DOWN, EAST, HEIGHT, MASK, NORTH, NUM_CELLS, SHIFT_X, SHIFT_Z, SOUTH, UP, WEST, kernel
+from reverie.envs.meadow.grid import (
+    DOWN,
+    EAST,
+    HEIGHT,
+    MASK,
+    NORTH,
+    NUM_CELLS,
+    SHIFT_X,
+    SHIFT_Z,
+    SOUTH,
+    UP,
+    WEST,
+    kernel,
+)
 
 AIR_RAY = 0
 """Stops at everything, water included."""
@@ -19,7 +34,9 @@ _HUGE = 1e30
 
 @kernel
 def small_box(block, part):
-    """Box of a block that does not fill its cell, (x0, y0, z0, x1, y1, z1) in the cell; flowers have parts 0 head, 1 stem."""
+    """Box of a block that does not fill its cell, (x0, y0, z0, x1, y1, z1) in the cell; flowers
+    have parts 0 head, 1 stem.
+    """
     if block == b.DOOR_X:
         return 0.0, 0.0, 0.0, b.DOOR_DEPTH, 1.0, 1.0
     if block == b.DOOR_Z:
@@ -40,7 +57,9 @@ def _slab(low, high, origin, inverse):
 
 @kernel
 def hit_box(box, ox, oy, oz, ix, iy, iz):
-    """Distance and face where a ray enters a box, (inf-like, -1) if it misses or starts inside. i* are inverse directions."""
+    """Distance and face where a ray enters a box, (inf-like, -1) if it misses or starts inside.
+    i* are inverse directions.
+    """
     near_x, far_x = _slab(box[0], box[3], ox, ix)
     near_y, far_y = _slab(box[1], box[4], oy, iy)
     near_z, far_z = _slab(box[2], box[5], oz, iz)
@@ -78,11 +97,12 @@ def _inside(point, cell, leap, inverse):
 
 @kernel
 def trace(cells, skip, ox, oy, oz, dx, dy, dz, limit, medium):
-    """Follow a ray from (ox, oy, oz) along the unit vector (dx, dy, dz) to the first thing that stops it.
+    """Follow a ray from (ox, oy, oz) along the unit vector (dx, dy, dz) to the first thing that
+    stops it.
 
-    medium: AIR_RAY, WATER_RAY or SOLID_RAY. Returns (t, x, y, z, face, part): distance, cell (not wrapped), face that was
-    entered (-1: nothing within `limit`), and which part of a flower. The cell that the ray starts in stops it only if it
-    holds a small block.
+    medium: AIR_RAY, WATER_RAY or SOLID_RAY. Returns (t, x, y, z, face, part): distance, cell (not
+    wrapped), face that was entered (-1: nothing within `limit`), and which part of a flower. The
+    cell that the ray starts in stops it only if it holds a small block.
     """
     ix = 1.0 / dx if abs(dx) > 1e-9 else (1e9 if dx >= 0 else -1e9)
     iy = 1.0 / dy if abs(dy) > 1e-9 else (1e9 if dy >= 0 else -1e9)

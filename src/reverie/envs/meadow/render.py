@@ -1,4 +1,6 @@
-"""The picture: one ray per pixel, two more where there is an edge, then the crosshair and the hotbar."""
+"""The picture: one ray per pixel, two more where there is an edge, then the crosshair and the
+hotbar.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,18 @@ _SUBPIXELS = ((-0.2, -0.36), (0.36, 0.2))
 
 @lru_cache(maxsize=8)
 def lens(width: int, height: int) -> NDArray[np.float64]:
-    """float64 [4]: half width and half height of the picture at distance 1, size of a pixel there, unused."""
+    """float64 [4]: half width and half height of the picture at distance 1, size of a pixel
+    there, unused.
+    """
     half_height = TAN_HALF_FOV * height / width
     return np.array([TAN_HALF_FOV, half_height, 2 * TAN_HALF_FOV / width, 0.0])
 
 
 @lru_cache(maxsize=1)
 def crack_map() -> NDArray[np.float64]:
-    """float64 [16, 16]: the stage (1..5) at which a texel cracks, 9 where it never does. Crooked lines from the middle."""
+    """float64 [16, 16]: the stage (1..5) at which a texel cracks, 9 where it never does. Crooked
+    lines from the middle.
+    """
     stages = np.full((16, 16), 9.0)
     arms = ((1, 0.3), (0.2, 1), (-1, 0.5), (-0.6, -1), (0.7, -0.8), (0.8, 0.9), (-0.9, -0.2))
     for arm, (step_u, step_v) in enumerate(arms):
@@ -47,7 +53,9 @@ def cloud_map(seed: int) -> NDArray[np.float64]:
     grid = np.arange(CLOUD_SIZE)
     total = np.zeros((CLOUD_SIZE, CLOUD_SIZE))
     for octave, cells in enumerate((8, 16, 32)):
-        lattice = np.array([[hash01(i, octave, k, seed + 141) for i in range(cells)] for k in range(cells)])
+        lattice = np.array(
+            [[hash01(i, octave, k, seed + 141) for i in range(cells)] for k in range(cells)]
+        )
         at = grid * cells / CLOUD_SIZE
         i = at.astype(np.int64)
         f = at - i
@@ -60,7 +68,9 @@ def cloud_map(seed: int) -> NDArray[np.float64]:
 
 @kernel
 def _ray(camera, optics, column, row, width, height):
-    """Unit vector through a point of the picture. camera: sin/cos of yaw and of pitch (downwards)."""
+    """Unit vector through a point of the picture. camera: sin/cos of yaw and of pitch
+    (downwards).
+    """
     sin_yaw, cos_yaw, sin_pitch, cos_pitch = camera
     right = (2.0 * column / width - 1.0) * optics[0]
     up = (1.0 - 2.0 * row / height) * optics[1]
@@ -74,11 +84,27 @@ def _ray(camera, optics, column, row, width, height):
 
 @kernel
 def draw_scene(
-    cells, skip, light, textures, face_textures, cracks, sun, sky, clouds, aim, eye, camera, optics, in_water, picture, keys
+    cells,
+    skip,
+    light,
+    textures,
+    face_textures,
+    cracks,
+    sun,
+    sky,
+    clouds,
+    aim,
+    eye,
+    camera,
+    optics,
+    in_water,
+    picture,
+    keys,
 ):
     """Draw the world into `picture` float32 [h, w, 3] (0..1); `keys` int64 [h, w] is scratch.
 
-    The first pass sends a ray through the middle of every pixel; the second adds two more to those on an edge.
+    The first pass sends a ray through the middle of every pixel; the second adds two more to
+    those on an edge.
     """
     height, width = keys.shape
     for smooth in range(2):
@@ -135,7 +161,9 @@ def finish(picture, weather, tick, out):
     if weather:
         for drop in range(170 if weather == 1 else 120):
             x0 = hash01(drop, 1, 0, 9)
-            fall = hash01(drop, 2, 0, 9) + tick * (0.13 if weather == 1 else 0.03) * (0.7 + 0.6 * hash01(drop, 3, 0, 9))
+            fall = hash01(drop, 2, 0, 9) + tick * (0.13 if weather == 1 else 0.03) * (
+                0.7 + 0.6 * hash01(drop, 3, 0, 9)
+            )
             column = int(x0 * width + (0 if weather == 1 else 3 * ((tick // 4 + drop) % 2))) % width
             row = int((fall % 1.0) * height)
             length = height // 14 if weather == 1 else max(1, height // 96)
@@ -173,7 +201,9 @@ def draw_overlay(out, icons, selected, scale):
                 bright = int(out[r, k, 0]) + 2 * int(out[r, k, 1]) + int(out[r, k, 2]) > 640
                 for channel in range(3):
                     value = int(out[r, k, channel])
-                    out[r, k, channel] = value * 2 // 5 if bright else value + (255 - value) * 4 // 5
+                    out[r, k, channel] = (
+                        value * 2 // 5 if bright else value + (255 - value) * 4 // 5
+                    )
     slots, side, _, _ = icons.shape
     cell = side + 2 * scale
     top = height - cell - scale

@@ -22,7 +22,9 @@ _AMBIENT_OF_FACE = (0.84, 0.84, 0.66, 1.0, 0.92, 0.92)
 
 @kernel
 def cloud_cover(clouds, dx, dy, dz):
-    """How cloudy the sky is in a direction, 0..1: a flat layer of noise high above, thinning towards the horizon."""
+    """How cloudy the sky is in a direction, 0..1: a flat layer of noise high above, thinning
+    towards the horizon.
+    """
     if dy < 0.04:
         return 0.0
     u, v = 5.5 * dx / (dy + 0.12) + 200.0, 5.5 * dz / (dy + 0.12) + 200.0
@@ -63,7 +65,9 @@ def sky_colour(sky, sun, clouds, dx, dy, dz):
 
 @kernel
 def texel(textures, texture, u, v, footprint):
-    """Colour of a texture at (u, v) in [0, 1), blended between mipmaps so that a texel is never much smaller than a pixel."""
+    """Colour of a texture at (u, v) in [0, 1), blended between mipmaps so that a texel is never
+    much smaller than a pixel.
+    """
     if footprint < 1.0:
         size, offset, blend = 16, 0, 0.0
     elif footprint < 2.0:
@@ -77,10 +81,19 @@ def texel(textures, texture, u, v, footprint):
     else:
         size, offset, blend = 1, 340, 0.0
     fine = offset + min(int(v * size), size - 1) * size + min(int(u * size), size - 1)
-    red, green, blue = textures[texture, fine, 0], textures[texture, fine, 1], textures[texture, fine, 2]
+    red, green, blue = (
+        textures[texture, fine, 0],
+        textures[texture, fine, 1],
+        textures[texture, fine, 2],
+    )
     if blend > 0.0:
         half = size // 2
-        coarse = offset + size * size + min(int(v * half), half - 1) * half + min(int(u * half), half - 1)
+        coarse = (
+            offset
+            + size * size
+            + min(int(v * half), half - 1) * half
+            + min(int(u * half), half - 1)
+        )
         red += (textures[texture, coarse, 0] - red) * blend
         green += (textures[texture, coarse, 1] - green) * blend
         blue += (textures[texture, coarse, 2] - blue) * blend
@@ -102,9 +115,11 @@ def _neighbour(x, y, z, axis, step):
 
 @kernel
 def face_light(light, x, y, z, axis_u, axis_v, u, v):
-    """Sun, sky and lamp light (0..1) on a face, at (u, v) of it, from the four open cells around that point.
+    """Sun, sky and lamp light (0..1) on a face, at (u, v) of it, from the four open cells around
+    that point.
 
-    (x, y, z) is the open cell in front of the face. A cell that blocks light counts as a dark corner.
+    (x, y, z) is the open cell in front of the face. A cell that blocks light counts as a dark
+    corner.
     """
     step_u = 1 if u > 0.5 else -1
     step_v = 1 if v > 0.5 else -1
@@ -142,7 +157,9 @@ def face_light(light, x, y, z, axis_u, axis_v, u, v):
 
 @kernel
 def _mark_target(aim, cracks, u, v, width):
-    """Factor on the colour of the aimed block: a thin dark outline, and cracks that spread while it is being broken."""
+    """Factor on the colour of the aimed block: a thin dark outline, and cracks that spread while
+    it is being broken.
+    """
     factor = 1.0
     edge = min(min(u, 1.0 - u), min(v, 1.0 - v))
     if edge < width:
@@ -157,9 +174,26 @@ def _mark_target(aim, cracks, u, v, width):
 
 @inlined_kernel
 def block_colour(
-    cells, light, textures, face_textures, cracks, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread
+    cells,
+    light,
+    textures,
+    face_textures,
+    cracks,
+    sun,
+    sky,
+    aim,
+    hit,
+    ox,
+    oy,
+    oz,
+    dx,
+    dy,
+    dz,
+    spread,
 ):
-    """Colour of the block face that a ray hit, and a number that tells its plane from others (for finding edges)."""
+    """Colour of the block face that a ray hit, and a number that tells its plane from others (for
+    finding edges).
+    """
     t, x, y, z, face, part = hit
     axis = face >> 1
     cell = _neighbour(x, y, z, 0, 0)
@@ -193,7 +227,7 @@ def block_colour(
     if block >= b.FIRST_FLOWER:
         slope = 0.6
     direct *= slope
-    open_sky = (0.24 + 0.76 * open_sky) * _AMBIENT_OF_FACE[face]
+    open_sky = (0.3 + 0.7 * open_sky) * _AMBIENT_OF_FACE[face]
     lamp *= 0.25 + 0.75 * lamp
     if block == b.LAMP:
         lamp = 1.3
@@ -217,7 +251,9 @@ def block_colour(
 
 @kernel
 def _trace_through_water(cells, skip, ox, oy, oz, dx, dy, dz):
-    """What a ray that starts in water meets: a hit as of `trace` (face -1: the sky, or nothing), and how far it swam."""
+    """What a ray that starts in water meets: a hit as of `trace` (face -1: the sky, or nothing),
+    and how far it swam.
+    """
     hit = trace(cells, skip, ox, oy, oz, dx, dy, dz, FAR, WATER_RAY)
     t, x, y, z, face, _ = hit
     if face < 0 or not 0 <= y < HEIGHT or t > _MURKY:
@@ -236,11 +272,30 @@ def _trace_through_water(cells, skip, ox, oy, oz, dx, dy, dz):
 
 @inlined_kernel
 def ray_colour(
-    cells, skip, light, textures, face_textures, cracks, sun, sky, clouds, aim, ox, oy, oz, dx, dy, dz, spread, in_water
+    cells,
+    skip,
+    light,
+    textures,
+    face_textures,
+    cracks,
+    sun,
+    sky,
+    clouds,
+    aim,
+    ox,
+    oy,
+    oz,
+    dx,
+    dy,
+    dz,
+    spread,
+    in_water,
 ):
-    """Colour (0..1) along one ray from the eye, and a number that changes where the picture has an edge.
+    """Colour (0..1) along one ray from the eye, and a number that changes where the picture has
+    an edge.
 
-    Water seen from outside shows what lies below, under a reflection of the sky that grows at a low angle.
+    Water seen from outside shows what lies below, under a reflection of the sky that grows at a
+    low angle.
     """
     surface_t, swum, surface_face = 0.0, 0.0, -1
     if in_water:
@@ -257,7 +312,22 @@ def ray_colour(
             hit = (hit[0] + ahead, hit[1], hit[2], hit[3], hit[4], hit[5])
     if hit[4] >= 0:
         red, green, blue, key = block_colour(
-            cells, light, textures, face_textures, cracks, sun, sky, aim, hit, ox, oy, oz, dx, dy, dz, spread
+            cells,
+            light,
+            textures,
+            face_textures,
+            cracks,
+            sun,
+            sky,
+            aim,
+            hit,
+            ox,
+            oy,
+            oz,
+            dx,
+            dy,
+            dz,
+            spread,
         )
     else:
         red, green, blue = sky_colour(sky, sun, clouds, dx, dy, dz)

@@ -1,9 +1,11 @@
 """The Meadow simulator: a world, a player, and one picture per tick. No Gymnasium here.
 
     meadow = Meadow(seed=0)
-    frame = meadow.step(MEADOW_ACTIONS.encode(Action({"forward"}, mouse=(4, 0))))   # uint8 [96, 160, 3]
+    action = MEADOW_ACTIONS.encode(Action({"forward"}, mouse=(4, 0)))
+    frame = meadow.step(action)   # uint8 [96, 160, 3]
 
-Deterministic from (seed, conditions, actions). `advance` is `step` without the picture, for policies that only act.
+Deterministic from (seed, conditions, actions). `advance` is `step` without the picture, for
+policies that only act.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ from reverie.envs.meadow.rays import SOLID_RAY, trace
 from reverie.envs.meadow.shade import BREAK_TICKS
 
 KEYMAP = {
-    "w": "forward", "arrowup": "forward", "s": "back", "arrowdown": "back", "a": "left", "arrowleft": "left",
-    "d": "right", "arrowright": "right", "space": "jump", "shift": "sprint", "mouse0": "break", "q": "break",
+    "w": "forward", "arrowup": "forward", "s": "back", "arrowdown": "back",
+    "a": "left", "arrowleft": "left", "d": "right", "arrowright": "right",
+    "space": "jump", "shift": "sprint", "mouse0": "break", "q": "break",
     "mouse2": "use", "e": "use",
 }  # fmt: skip
 MEADOW_ACTIONS = ActionSpace(
@@ -48,8 +51,9 @@ _NUM_KEYS = len(MEADOW_ACTIONS.keys)
 class Meadow:
     """One world and its player.
 
-    seed: makes the world and the place where the player starts. width, height: of the picture in pixels.
-    conditions: sky and season. position (x, y, z of the feet), yaw, pitch (degrees): start here instead.
+    seed: makes the world and the place where the player starts. width, height: of the picture, in
+    pixels. conditions: sky and season. position (x, y, z of the feet), yaw, pitch (degrees): start
+    here instead.
     """
 
     def __init__(
@@ -64,7 +68,9 @@ class Meadow:
         pitch: float | None = None,
     ) -> None:
         if width < 80 or height < 48:
-            raise ValueError(f"picture of {width} x {height} is too small; expected at least 80 x 48")
+            raise ValueError(
+                f"picture of {width} x {height} is too small; expected at least 80 x 48"
+            )
         self.seed = int(seed) & 0x7FFFFFFF
         self.width, self.height = width, height
         self.tick = 0
@@ -93,6 +99,8 @@ class Meadow:
         physics.turn(self.state, facing, 10 if pitch is None else round(pitch * 2))
         if physics.overlaps(self.cells, *position):
             raise ValueError(f"position {tuple(position)} is inside a block; expected open space")
+        x, y, z = position
+        self.state[physics.ON_GROUND] = physics.overlaps(self.cells, x, y - 0.01, z)
         self._take_aim()
 
     def set_conditions(self, conditions: Conditions, _first: bool = False) -> None:
@@ -108,20 +116,26 @@ class Meadow:
         elif old.time_of_day != conditions.time_of_day:
             light.fill_sun(self.cells, self._skip, self._light, self._sky.sun)
 
-    # -- acting ---------------------------------------------------------------------------------------------------
-
     def step(self, action: NDArray[np.floating]) -> Pixels:
         """`advance`, then `render`."""
         self.advance(action)
         return self.render()
 
     def advance(self, action: NDArray[np.floating]) -> None:
-        """One tick. action: float [16], encoded by MEADOW_ACTIONS. Raises ValueError on another shape or on nan."""
+        """One tick. action: float [16], encoded by MEADOW_ACTIONS.
+
+        Raises ValueError on another shape or on nan.
+        """
         vector = np.asarray(action, np.float64)
         if vector.shape != (MEADOW_ACTIONS.width,):
-            raise ValueError(f"action has shape {vector.shape}; expected ({MEADOW_ACTIONS.width},) (MEADOW_ACTIONS.encode)")
+            raise ValueError(
+                f"action has shape {vector.shape}; expected ({MEADOW_ACTIONS.width},), "
+                "as MEADOW_ACTIONS.encode makes it"
+            )
         if not np.isfinite(vector).all():
-            raise ValueError("action is not finite; expected keys 0/1, camera -1..1, slot one-hot (MEADOW_ACTIONS.encode)")
+            raise ValueError(
+                "action is not finite; expected numbers, as MEADOW_ACTIONS.encode makes them"
+            )
         forward, back, left, right, jump, sprint, breaks, uses = (vector[:_NUM_KEYS] > 0.5).tolist()
         camera = np.floor(vector[_NUM_KEYS : _NUM_KEYS + 2].clip(-1, 1) * _MAX_HALF_TURN + 0.5)
         self.slot = 1 + int(np.argmax(vector[_NUM_KEYS + 2 :]))
@@ -137,7 +151,16 @@ class Meadow:
         ox, oy, oz = self._eye()
         sin_yaw, cos_yaw, sin_pitch, cos_pitch = self._camera()
         self._hit = trace(
-            self.cells, self._skip, ox, oy, oz, sin_yaw * cos_pitch, -sin_pitch, -cos_yaw * cos_pitch, REACH, SOLID_RAY
+            self.cells,
+            self._skip,
+            ox,
+            oy,
+            oz,
+            sin_yaw * cos_pitch,
+            -sin_pitch,
+            -cos_yaw * cos_pitch,
+            REACH,
+            SOLID_RAY,
         )
         _, x, y, z, face, _ = self._hit
         self._aim[:4] = (x, y, z, face) if face >= 0 else (-1, -1, -1, -1)
@@ -167,7 +190,7 @@ class Meadow:
         self._aim[4] = self._break_ticks
 
     def _use(self, x: int, y: int, z: int, face: int) -> bool:
-        """Turn a door, switch a lamp, or place the selected block; says whether the world changed."""
+        """Turn a door, switch a lamp, or place a block; says whether the world changed."""
         block = self.block(x, y, z)
         if block in (b.LAMP, b.LAMP_OFF):
             self._put(x, y, z, b.LAMP_OFF if block == b.LAMP else b.LAMP)
@@ -177,7 +200,11 @@ class Meadow:
         if block < b.FIRST_FLOWER:
             nx, ny, nz = _NORMALS[face]
             x, y, z = x + nx, y + ny, z + nz
-        if not 0 < y <= HIGHEST_BLOCK or self.block(x, y, z) not in (b.AIR, b.WATER, *range(b.FIRST_FLOWER, b.NUM_BLOCKS)):
+        if not 0 < y <= HIGHEST_BLOCK or self.block(x, y, z) not in (
+            b.AIR,
+            b.WATER,
+            *range(b.FIRST_FLOWER, b.NUM_BLOCKS),
+        ):
             return False
         old = self.block(x, y, z)
         self.cells[cell_index(x, y, z)] = b.HOTBAR[self.slot - 1]
@@ -212,16 +239,15 @@ class Meadow:
         light.edit_skip(self._skip, x, y, z, block != b.AIR)
         light.edit_light(self.cells, self._skip, self._light, self._sky.sun, x, y, z)
 
-    # -- looking --------------------------------------------------------------------------------------------------
-
     def render(self) -> Pixels:
         """The picture now, uint8 [h, w, 3]."""
         eye = self._eye()
         eye_block = self.block(*(int(np.floor(value)) for value in eye))
         render.draw_scene(
-            self.cells, self._skip, self._light, self._textures, b.FACE_TEXTURES, render.crack_map(), self._sky.sun,
-            self._sky.values, self._clouds, self._aim, eye, self._camera(),
-            render.lens(self.width, self.height), eye_block == b.WATER, self._picture, self._keys,
+            self.cells, self._skip, self._light, self._textures, b.FACE_TEXTURES,
+            render.crack_map(), self._sky.sun, self._sky.values, self._clouds, self._aim, eye,
+            self._camera(), render.lens(self.width, self.height), eye_block == b.WATER,
+            self._picture, self._keys,
         )  # fmt: skip
         out = np.empty((self.height, self.width, 3), np.uint8)
         weather = {"rain": 1, "snow": 2}.get(self.conditions.weather, 0)
@@ -235,19 +261,19 @@ class Meadow:
 
     def _camera(self) -> tuple[float, float, float, float]:
         yaw, pitch = int(self.state[physics.YAW]), int(self.state[physics.PITCH])
-        (sin_yaw, cos_yaw), (sin_pitch, cos_pitch) = physics.HALF_DEGREES[[yaw, pitch % 720]].tolist()
+        (sin_yaw, cos_yaw), (sin_pitch, cos_pitch) = physics.HALF_DEGREES[
+            [yaw, pitch % 720]
+        ].tolist()
         return sin_yaw, cos_yaw, sin_pitch, cos_pitch
 
-    # -- asking ---------------------------------------------------------------------------------------------------
-
     def block(self, x: int, y: int, z: int) -> int:
-        """Number of the block in a cell (see blocks.py); x and z wrap around, above and below the world is air."""
+        """Number of the block in a cell (see blocks.py); above and below the world is air."""
         if not 0 <= y < HEIGHT:
             return b.AIR
         return int(self.cells[cell_index(x, y, z)])
 
     def info(self) -> dict[str, Any]:
-        """What a scripted policy may want to know. Angles in degrees, positions and distances in blocks."""
+        """What a scripted policy may want to know. Angles in degrees, distances in blocks."""
         state = self.state.tolist()
         t, x, y, z, face, _ = self._hit
         target = None
@@ -277,7 +303,10 @@ class Meadow:
         }
 
     def _ahead(self) -> str:
-        """What lies one block in front of the feet: "clear", "step" (jump over it), "wall", "drop" (3 or more) or "water"."""
+        """What lies one block in front of the feet.
+
+        "clear", "step" (jump over it), "wall", "drop" (3 blocks or more) or "water".
+        """
         sin_yaw, cos_yaw, _, _ = self._camera()
         x, y, z = self.state[physics.X : physics.Z + 1]
         fx, fy, fz = int(np.floor(x + sin_yaw)), int(np.floor(y + 0.01)), int(np.floor(z - cos_yaw))

@@ -77,7 +77,9 @@ def shape_ground(seed, heights, biomes):
             height += desert * (1.5 + 2.0 * hills(x, z, 9, 2, seed + 51))
             knoll = smoothstep(0.25, 0.8, hills(x, z, 6, 2, seed + 61))
             height += (1.0 - desert) * 7.0 * knoll
-            lake = smoothstep(0.28, 0.62, noise2(x, z, 4, seed + 71) * 0.8 + noise2(x, z, 7, seed + 72) * 0.3)
+            lake = smoothstep(
+                0.28, 0.62, noise2(x, z, 4, seed + 71) * 0.8 + noise2(x, z, 7, seed + 72) * 0.3
+            )
             height -= 9.0 * lake
             heights[x, z] = min(max(int(np.floor(height)), 8), HEIGHT - 14)
             biome = MEADOW
@@ -101,7 +103,7 @@ def _is_cave(x, y, z, seed):
 
 @kernel
 def _ground_block(depth, ground, biome):
-    """Block at `depth` below the surface (0 is the top) of a column whose top cell is at height `ground`."""
+    """Block at `depth` below the surface (0 is the top) of a column whose top is at `ground`."""
     if biome == DESERT:
         return b.SAND if depth < 3 else (b.SANDSTONE if depth < 6 else b.STONE)
     if ground <= SEA:
@@ -173,7 +175,9 @@ def _pine(cells, x, y, z, trunk):
     """A cone of leaves in skirts, narrow and wide by turns."""
     for j in range(2, trunk + 2):
         from_top = trunk + 1 - j
-        reach = min(3.0, 0.5 + 0.42 * from_top) - (0.8 if from_top % 2 == 1 and from_top > 1 else 0.0)
+        reach = min(3.0, 0.5 + 0.42 * from_top) - (
+            0.8 if from_top % 2 == 1 and from_top > 1 else 0.0
+        )
         for i in range(-3, 4):
             for k in range(-3, 4):
                 if i * i + k * k <= reach * reach + 0.3:
@@ -196,7 +200,9 @@ def _plant_tree(cells, x, y, z, biome, seed):
     elif kind < 0.42 and biome == FOREST:
         _pine(cells, x, y, z, 6 + int(4 * grow))
     else:
-        _round_tree(cells, x, y, z, b.LOG_OAK, b.LEAVES_OAK, 4 + int(2 * grow), 2.4 + 0.6 * grow, seed)
+        _round_tree(
+            cells, x, y, z, b.LOG_OAK, b.LEAVES_OAK, 4 + int(2 * grow), 2.4 + 0.6 * grow, seed
+        )
 
 
 @kernel
@@ -229,7 +235,11 @@ def plant(seed, heights, biomes, cells):
             patch = noise2(x, z, 15, seed + 111)
             if patch > 0.3 and hash01(x, 8, z, seed) < 0.13 * (patch + 0.2):
                 kind = noise2(x, z, 7, seed + 112) + 0.6 * (hash01(x, 9, z, seed) - 0.5)
-                cells[i] = b.FLOWER_RED if kind < -0.15 else (b.FLOWER_YELLOW if kind < 0.25 else b.FLOWER_BLUE)
+                cells[i] = (
+                    b.FLOWER_RED
+                    if kind < -0.15
+                    else (b.FLOWER_YELLOW if kind < 0.25 else b.FLOWER_BLUE)
+                )
 
 
 @kernel
@@ -244,7 +254,10 @@ def _site_is_good(heights, biomes, x, z):
 
 @kernel
 def _build_hut(cells, x, y, z, brick):
-    """A hut of 7 x 7 with a stepped roof, a door to the south and a lamp inside; `y` is the floor's first free cell."""
+    """A hut of 7 x 7 with a stepped roof, a door to the south and a lamp inside.
+
+    `y` is the first free cell above the floor.
+    """
     wall = b.BRICK if brick else b.PLANKS
     for i in range(-4, 5):
         for k in range(-4, 5):
@@ -260,7 +273,7 @@ def _build_hut(cells, x, y, z, brick):
                     if edge_i and edge_k:
                         block = b.LOG_OAK
                     elif edge_i or edge_k:
-                        window = j == 2 and abs(i if edge_k else k) == 1 and not (k == 3)
+                        window = j == 2 and abs(i if edge_k else k) == 1 and k != 3
                         block = b.AIR if window else wall
                 cells[cell_index(x + i, y + j, z + k)] = block
     for step in range(5):

@@ -1,7 +1,7 @@
 """Block textures, drawn in code: 16 x 16 texels, low in contrast, with their mipmaps.
 
-The pictures teach a small autoencoder, so a texture is a calm colour with soft variation: enough to see that the ground
-moves, not enough to alias into noise. Seasons repaint grass and leaves.
+The pictures teach a small autoencoder, so a texture is a calm colour with soft variation: enough
+to see that the ground moves, not enough to alias into noise. Seasons repaint grass and leaves.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ Texture = NDArray[np.float64]  # [16, 16, 3], 0..255, row 0 is the top of a side
 Colour = tuple[int, int, int]
 
 _SEASONS: dict[str, dict[str, Colour]] = {
-    "spring": {"grass": (134, 190, 88), "oak": (128, 184, 92), "birch": (226, 170, 178), "pine": (66, 124, 86)},
-    "summer": {"grass": (126, 178, 88), "oak": (88, 148, 74), "birch": (136, 178, 88), "pine": (56, 110, 84)},
-    "autumn": {"grass": (178, 164, 84), "oak": (206, 118, 58), "birch": (228, 180, 80), "pine": (70, 108, 80)},
-    "winter": {"grass": (226, 233, 240), "oak": (190, 200, 204), "birch": (206, 212, 214), "pine": (132, 160, 156)},
+    "spring": {"grass": (134, 190, 88), "oak": (128, 184, 92), "birch": (226, 170, 178),
+               "pine": (66, 124, 86)},
+    "summer": {"grass": (126, 178, 88), "oak": (88, 148, 74), "birch": (136, 178, 88),
+               "pine": (56, 110, 84)},
+    "autumn": {"grass": (178, 164, 84), "oak": (206, 118, 58), "birch": (228, 180, 80),
+               "pine": (70, 108, 80)},
+    "winter": {"grass": (226, 233, 240), "oak": (190, 200, 204), "birch": (206, 212, 214),
+               "pine": (132, 160, 156)},
 }  # fmt: skip
 
 
@@ -38,9 +42,14 @@ def _hash(ix: NDArray[np.int64], iy: NDArray[np.int64], salt: int) -> NDArray[np
 
 
 def _noise(cells: int, salt: int, stretch: tuple[int, int] = (1, 1)) -> NDArray[np.float64]:
-    """Smooth noise in [-1, 1], [16, 16], that tiles; `cells` lattice cells along an axis, divided by stretch (rows, cols)."""
+    """Smooth noise in [-1, 1], [16, 16], that tiles.
+
+    `cells` lattice cells along an axis, divided by stretch (rows, columns).
+    """
     rows, cols = cells // stretch[0], cells // stretch[1]
-    v, u = np.meshgrid(np.arange(TEXELS) * rows / TEXELS, np.arange(TEXELS) * cols / TEXELS, indexing="ij")
+    v, u = np.meshgrid(
+        np.arange(TEXELS) * rows / TEXELS, np.arange(TEXELS) * cols / TEXELS, indexing="ij"
+    )
     iv, iu = v.astype(np.int64), u.astype(np.int64)
     fv, fu = v - iv, u - iu
     fv, fu = fv * fv * (3 - 2 * fv), fu * fu * (3 - 2 * fu)
@@ -80,7 +89,9 @@ def _courses(colour: Colour, mortar: Colour, salt: int) -> Texture:
         shift = 4 * (course % 2)
         for brick in range(2):
             columns = (np.arange(8) + 8 * brick + shift) % TEXELS
-            face[4 * course : 4 * course + 4, columns] *= 0.95 + 0.1 * ((course * 2 + brick) * 5 % 3) / 2
+            face[4 * course : 4 * course + 4, columns] *= (
+                0.95 + 0.1 * ((course * 2 + brick) * 5 % 3) / 2
+            )
             face[4 * course : 4 * course + 4, columns[-1]] = mortar
         face[4 * course + 3] = mortar
     return face
@@ -192,7 +203,10 @@ def _painters(season: str) -> dict[str, Callable[[], Texture]]:
 
 @lru_cache(maxsize=8)
 def build(season: str) -> NDArray[np.float32]:
-    """float32 [textures, 341, 3], 0..1: every texture with its mipmaps one after the other (read-only, shared)."""
+    """float32 [textures, 341, 3], 0..1: every texture with its mipmaps one after the other.
+
+    The array is shared and read-only.
+    """
     painters = _painters(season)
     table = np.zeros((len(TEXTURE_NAMES), NUM_TEXELS, 3), np.float32)
     for index, name in enumerate(TEXTURE_NAMES):
