@@ -256,7 +256,7 @@ def test_record_reads_the_picture_size(
         assert repr(wrong) in err
 
 
-TRAIN = ("train", "autoencoder", "--data", "data", "--run", "run", "--steps", "100")
+TRAIN = ("train", "autoencoder", "--data", "data", "--out", "run", "--steps", "100")
 
 
 @pytest.mark.parametrize(("reached", "code"), [(100, 0), (40, 130)], ids=["done", "stopped"])
@@ -275,7 +275,7 @@ def test_train_tells_a_stopped_run_from_a_finished_one(
 
 
 def test_train_without_a_data_set_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    arguments = ("train", "denoiser", "--steps", "1", "--run", str(tmp_path))
+    arguments = ("train", "denoiser", "--steps", "1", "--out", str(tmp_path))
     code, _, err = run(capsys, *arguments, "--data", str(tmp_path / "nothing"))
     assert code == 2
     assert "nothing" in err
@@ -290,7 +290,7 @@ def test_export_names_the_world_it_wrote(
     monkeypatch.setattr("reverie.train.recipe.export_run", calls)
     card = tmp_path / "card.md"
     card.write_text("# Brook\n", "utf-8")
-    arguments = ("--data", "d", "--run", "r", "--out", str(tmp_path), "--name", "brook")
+    arguments = ("r", str(tmp_path), "--data", "d", "--name", "brook")
     code, out, _ = run(capsys, "export", *arguments, "--card", str(card))
     assert code == 0
     assert f"reverie play {tmp_path}" in out
@@ -298,7 +298,7 @@ def test_export_names_the_world_it_wrote(
 
 
 def test_export_without_its_card_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    arguments = ("--data", "d", "--run", "r", "--out", str(tmp_path))
+    arguments = ("r", str(tmp_path), "--data", "d")
     code, _, err = run(capsys, "export", *arguments, "--card", str(tmp_path / "card.md"))
     assert code == 2
     assert "card.md: no such file or directory" in err
@@ -328,3 +328,60 @@ def test_evaluate_refuses_steps_the_world_does_not_know(
     code, _, err = run(capsys, "evaluate", "m", "--data", "d", "--out", "o", "--steps", "3")
     assert code == 2
     assert "[1, 2, 4]" in err
+
+
+def test_generate_writes_a_film(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_path: Path
+):
+    script, film = tmp_path / "script.json", tmp_path / "clip.mp4"
+    script.write_text('[{"keys": ["w"], "frames": 5}, {"frames": 3}]')
+    arguments = ("generate", str(script), "-o", str(film), "--world", str(tiny_path))
+    code, out, _ = run(capsys, *arguments, "--steps", "2", "--json")
+    assert code == 0
+    assert json.loads(out)["frames"] == 8
+    assert film.stat().st_size > 0
+    assert "8 frames" in run(capsys, *arguments)[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "more", "named"),
+    [
+        ('[{"keys": ["fly"]}]', (), "'fly'"),
+        ("[", (), "script.json is not JSON"),
+        (None, (), "script.json"),
+        ('[{"frames": 2}]', ("--start", "nowhere"), "'nowhere'"),
+        ('[{"frames": 2}]', ("--steps", "3"), "3"),
+    ],
+    ids=["unknown key", "no JSON", "no file", "unknown start", "unknown steps"],
+)
+def test_generate_names_what_is_wrong(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tiny_path: Path,
+    script: str | None,
+    more: tuple[str, ...],
+    named: str,
+):
+    file = tmp_path / "script.json"
+    if script is not None:
+        file.write_text(script)
+    film = tmp_path / "clip.mp4"
+    arguments = ("generate", str(file), "-o", str(film), "--world", str(tiny_path), *more)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert named in err
+    assert err.count("\n") == 1
+    assert not film.exists()
+
+
+def test_generate_into_a_folder_that_may_not_be_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, tiny_path: Path
+):
+    (tmp_path / "script.json").write_text('[{"frames": 1}]')
+    blocked = tmp_path / "file"
+    blocked.touch()  # not a folder: refused for root too
+    arguments = ("generate", str(tmp_path / "script.json"), "-o", str(blocked / "clip.mp4"))
+    code, _, err = run(capsys, *arguments, "--world", str(tiny_path), "--json")
+    assert code == 2
+    assert "clip.mp4" in err
+    assert err.count("\n") == 1

@@ -167,6 +167,41 @@ def serve(
 
 
 @app.command()
+def generate(
+    actions: Annotated[Path, typer.Argument(metavar="ACTIONS", help="Action script, a JSON list.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The film to write, an .mp4 file.")],
+    world: Annotated[
+        str, typer.Option(help="A bundled name, a folder, or hf://user/world.")
+    ] = "meadow",
+    start: Annotated[
+        str | None, typer.Option(help="Name of the start; the first one if not given.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps per frame; the fewest if not given.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides all chance.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a film of what a world makes of a script of actions.
+
+    The script is a JSON list; an entry is held for its number of frames:
+    [{"keys": ["w"], "frames": 40}, {"keys": ["w", "space"], "mouse": [5, 0], "frames": 20}].
+    Keys are the world's or those of a keyboard, mouse is degrees per frame to the right and down.
+    """
+    from reverie.client import load
+    from reverie.generate import generate, read_script
+
+    found = load(world)
+    script = read_script(actions, found.config.action_space)
+    film = generate(
+        found, script, out, seed=seed, start=start, steps=steps, show_progress=not as_json
+    )
+    seconds = len(script) / found.config.fps
+    summary = {"path": str(film), "frames": len(script), "seconds": seconds}
+    _report(summary, f"{film}: {len(script)} frames, {seconds:.1f} s", as_json)
+
+
+@app.command()
 def worlds(as_json: AsJson = False) -> None:
     """List the worlds that came with Reverie."""
     from reverie import world
@@ -234,14 +269,13 @@ def record(
 
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
-RunFolder = Annotated[Path, typer.Option("--run", help="Folder of the training run.")]
 
 
 @app.command()
 def train(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="autoencoder, then denoiser.")],
     data: Data,
-    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="Folder of the run; every stage has its own in it.")],
     steps: Annotated[int, typer.Option(help="Training steps of the whole stage.", min=1)],
     size: Annotated[str, typer.Option(help="tiny, small (CPU) or large (GPU).")] = "small",
     batch_size: Annotated[int, typer.Option(help="Frames or segments in a step.", min=1)] = 16,
@@ -264,7 +298,7 @@ def train(
     config = RunConfig(
         steps, batch_size, learning_rate, save_every_s=save_every, seed=seed, threads=threads
     )
-    trained = train_stage(stage, data, run, size, config, frames)
+    trained = train_stage(stage, data, out, size, config, frames)
     if trained.step < steps:  # stopped with Ctrl-C: whatever comes next must not run on it
         raise typer.Exit(INTERRUPTED)
     summary = {"path": str(trained.folder), "stage": stage, "steps": trained.step}
@@ -273,10 +307,12 @@ def train(
 
 @app.command()
 def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a training run.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder of the world to write.")],
     data: Data,
-    run: RunFolder,
-    out: Annotated[Path, typer.Option(help="Folder of the world to write.")],
-    name: Annotated[str, typer.Option(help="What the world is called.")] = "world",
+    name: Annotated[
+        str | None, typer.Option(help="Of the world; its folder's name if not given.")
+    ] = None,
     starts: Annotated[
         Path | None, typer.Option(help="JSON list of the moments where play can begin.")
     ] = None,
@@ -289,7 +325,7 @@ def export(
     from reverie.train.recipe import export_run
 
     text = card.read_text("utf-8") if card else ""
-    world = export_run(data, run, out, name, starts, text)
+    world = export_run(data, run, path, name or path.resolve().name, starts, text)
     num_bytes = sum(file.stat().st_size for file in world.path.rglob("*") if file.is_file())
     summary = {"path": str(world.path), "starts": len(world.starts), "bytes": num_bytes}
     sentence = f"{world.path}: {len(world.starts)} starts, {num_bytes / 1e6:.1f} MB"
