@@ -166,13 +166,9 @@ class _Slot:
         return self._simulator.picture()
 
     def replay(self, seed: int, actions: NDArray[np.float32]) -> None:
-        self._simulator.rendering = False
-        try:
-            self.begin(seed)
-            for action in actions:
-                self._advance(action)
-        finally:
-            self._simulator.rendering = True
+        self.begin(seed)
+        for action in actions:
+            self._advance(action)
 
     def _advance(self, action: NDArray[np.float32]) -> None:
         _, ended = self._simulator.step(action)
