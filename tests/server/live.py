@@ -45,7 +45,7 @@ PLACES = {  # name: (title, seed of the hills, dusk, where one stands)
 
 class LandscapeRuntime:
     """A `Runtime` whose slots hold a viewpoint. generate_s: how long one denoising step pretends to
-    take; commit_s: how long a commit does.
+    take; commit_s: how long a commit does. last_action: what the last frame was drawn from.
     """
 
     def __init__(self, generate_s: float = 0.0, commit_s: float = 0.0) -> None:
@@ -55,6 +55,7 @@ class LandscapeRuntime:
             for name, (_, seed, dusk, view) in PLACES.items()
         }
         self._slots: list[tuple[str, Viewpoint]] = []
+        self.last_action = Action()
         self.world = self._make_world()
 
     @property
@@ -81,7 +82,8 @@ class LandscapeRuntime:
         pictures = []
         for slot, vector in zip(batch.slots, batch.actions, strict=True):
             name, view = self._slots[slot]
-            view = view.moved(SPACE.decode(vector))
+            self.last_action = SPACE.decode(vector)
+            view = view.moved(self.last_action)
             self._slots[slot] = (name, view)
             pictures.append(self._scenes[name][0].draw(view))
         return np.stack(pictures)

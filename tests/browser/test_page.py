@@ -1,0 +1,432 @@
+"""The page in a real Chromium, against the real server and engine, in a landscape."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from reverie.core import ReverieError
+from reverie.engine import Engine
+from tests.browser import chromium
+from tests.browser.conftest import (
+    OpenPage,
+    columns_moved,
+    picture,
+    stats,
+    wait_for_frames,
+    wait_until,
+)
+from tests.server.landscape import Landscape
+from tests.server.live import PLACES, LandscapeRuntime, landscape_engine, running_server
+
+pytestmark = pytest.mark.browser
+
+STILL = {"reduced_motion": "reduce"}  # the title screen does not turn the view
+
+
+@contextlib.contextmanager
+def world(num_slots: int = 1) -> Iterator[tuple[str, LandscapeRuntime]]:
+    engine = landscape_engine(num_slots)
+    assert isinstance(engine.runtime, LandscapeRuntime)
+    with running_server(lambda: engine) as url:
+        yield url, engine.runtime
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, LandscapeRuntime]]:
+    with world() as found:
+        yield found
+
+
+def play(page: Page) -> None:
+    wait_until(page, "s.state === 'playing'")
+    page.click("#play")
+    wait_for_frames(page, 2)
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    end_s = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < end_s:
+        time.sleep(0.02)
+    return holds()
+
+
+# Seeing.
+
+
+def test_the_title_stands_over_a_live_picture(served: Any, open_page: OpenPage):
+    page = open_page(served[0])
+    wait_until(page, "s.framesShown > 8")
+    assert page.title() == "Landscape · Reverie"
+    expect(page.get_by_role("img", name="Reverie")).to_be_visible()
+    expect(page.get_by_text("AI-generated")).to_be_visible()
+    expect(page.get_by_role("button", name="Play", exact=True)).to_be_enabled()
+    assert page.get_by_role("radio").count() == len(PLACES) + 3
+    assert stats(page)["differentFrames"] > 3  # it looks around by itself
+    assert stats(page)["firstFrameMs"] < 3000
+    assert picture(page).std() > 10
+
+
+def test_less_motion_is_respected(served: Any, open_page: OpenPage):
+    page = open_page(served[0], **STILL)
+    wait_until(page, "s.framesShown > 10")
+    assert stats(page)["differentFrames"] == 1
+
+
+def test_different_frames_arrive_at_the_worlds_rate(served: Any, open_page: OpenPage):
+    page = open_page(served[0])
+    play(page)
+    page.keyboard.down("l")
+    page.wait_for_timeout(2500)
+    measured = stats(page)
+    assert 14 <= measured["fps"] <= 21
+    assert measured["differentFps"] == pytest.approx(measured["fps"], abs=1)
+
+
+# Playing.
+
+
+@pytest.mark.parametrize(
+    ("key", "direction"), [("l", -1), ("j", 1), ("Period", -1), ("Comma", 1), ("Numpad6", -1)]
+)
+def test_a_look_key_moves_the_picture_the_other_way(
+    served: Any, open_page: OpenPage, key: str, direction: int
+):
+    page = open_page(served[0], **STILL)
+    play(page)
+    before = picture(page)
+    page.keyboard.down(key)
+    wait_for_frames(page, 2)
+    page.keyboard.up(key)
+    wait_for_frames(page, 2)
+    assert np.sign(columns_moved(before, picture(page))) == direction
+
+
+@pytest.mark.parametrize(("pixels", "direction"), [(80, -1), (-80, 1)])
+def test_the_mouse_turns_the_view(served: Any, open_page: OpenPage, pixels: int, direction: int):
+    page = open_page(served[0], **STILL)
+    wait_until(page, "s.state === 'playing'")
+    box = page.locator("#play").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.up()
+    wait_for_frames(page, 3)
+    before = picture(page)
+    page.mouse.move(box["x"] + 20 + pixels, box["y"] + 20, steps=4)
+    wait_for_frames(page, 3)
+    moved = columns_moved(before, picture(page))
+    # 0.15 degrees a pixel, 75 degrees over 160 columns
+    assert moved == pytest.approx(direction * 80 * 0.15 * 160 / 75, abs=5)
+
+
+def test_forward_goes_forward(served: Any, open_page: OpenPage):
+    page = open_page(f"{served[0]}/?start=shore", **STILL)
+    play(page)
+    page.keyboard.down("w")
+    wait_for_frames(page, 10)
+    page.keyboard.up("w")
+    wait_for_frames(page, 3)
+    shown = picture(page).astype(int)
+    _, seed, dusk, view = PLACES["shore"]
+    scene = Landscape(seed=seed, dusk=dusk)
+    step = type(served[1].last_action)({"forward"})
+    errors = []
+    for _ in range(40):
+        errors.append(np.abs(scene.draw(view).astype(int) - shown).mean())
+        view = view.moved(step)
+    num_steps = int(np.argmin(errors))
+    assert 8 <= num_steps <= 25
+    assert errors[num_steps] < 4
+
+
+@pytest.mark.parametrize(
+    ("press", "held"),
+    [
+        (["w"], {"forward"}),
+        (["ArrowUp", "ArrowLeft"], {"forward", "left"}),
+        (["Space"], {"jump"}),
+        (["Shift", "w"], {"sprint", "forward"}),
+        (["q"], {"break"}),
+        (["e"], {"use"}),
+    ],
+)
+def test_held_keys_reach_the_world(
+    served: Any, open_page: OpenPage, press: list[str], held: set[str]
+):
+    page = open_page(served[0], **STILL)
+    play(page)
+    for key in press:
+        page.keyboard.down(key)
+    assert eventually(lambda: served[1].last_action.keys == held)
+    for key in press:
+        page.keyboard.up(key)
+    assert eventually(lambda: not served[1].last_action.keys)
+
+
+def test_mouse_buttons_wheel_and_digits_reach_the_world(served: Any, open_page: OpenPage):
+    page, runtime = open_page(served[0], **STILL), served[1]
+    play(page)
+    page.mouse.move(480, 270)
+    page.mouse.down()
+    assert eventually(lambda: runtime.last_action.keys == {"break"})
+    page.mouse.down(button="right")
+    assert eventually(lambda: runtime.last_action.keys == {"break", "use"})
+    page.mouse.up()
+    page.mouse.up(button="right")
+    assert eventually(lambda: not runtime.last_action.keys)
+    page.keyboard.press("4")
+    assert eventually(lambda: runtime.last_action.slot == 4)
+    page.mouse.wheel(0, 100)
+    assert eventually(lambda: runtime.last_action.slot == 5)
+
+
+def test_leaving_the_window_lets_go_of_the_keys(served: Any, open_page: OpenPage):
+    page = open_page(served[0], **STILL)
+    play(page)
+    page.keyboard.down("w")
+    assert eventually(lambda: served[1].last_action.keys == {"forward"})
+    page.evaluate("window.dispatchEvent(new Event('blur'))")
+    assert eventually(lambda: not served[1].last_action.keys)
+
+
+def test_the_figures_are_there_and_add_up(served: Any, open_page: OpenPage):
+    page = open_page(served[0], **STILL, viewport={"width": 1280, "height": 720})
+    play(page)
+    for _ in range(8):
+        page.keyboard.down("w")
+        page.wait_for_timeout(110)
+        page.keyboard.up("w")
+        page.wait_for_timeout(90)
+    wait_until(page, "s.actionToPhoton.count >= 10")
+    measured = stats(page)["actionToPhoton"]
+    assert 5 < measured["p50"] <= measured["p95"] < 1000
+    for sample in page.evaluate("reverie.samples(0)"):
+        assert sum(sample.values()) - sample["total"] == pytest.approx(sample["total"])
+        assert min(sample.values()) > -1
+    page.wait_for_timeout(300)
+    hud = page.get_by_label("Live figures")
+    expect(hud).to_be_visible()
+    assert float(page.inner_text("#hud-fps")) > 10
+    assert float(page.inner_text("#hud-p50")) == pytest.approx(measured["p50"], abs=30)
+    for part in ("Network", "Wait", "Generate", "Encode", "Decode", "Present"):
+        expect(hud.get_by_text(part)).to_be_visible()
+    page.keyboard.press("h")
+    expect(hud.get_by_text("Wait")).to_be_hidden()
+    page.keyboard.press("h")
+    expect(hud).to_be_hidden()
+
+
+def test_passes_per_frame_can_be_chosen(served: Any, open_page: OpenPage):
+    page = open_page(served[0], **STILL)
+    wait_until(page, "s.numSteps === 1")
+    page.get_by_role("group", name="Passes per frame").get_by_text("4").click()
+    wait_until(page, "s.numSteps === 4")
+
+
+def test_another_start_can_be_chosen(served: Any, open_page: OpenPage):
+    page = open_page(served[0], **STILL)
+    wait_for_frames(page)
+    before = picture(page).astype(int)
+    page.get_by_text("Red basin").click()
+    wait_until(page, "s.frameIndex !== null && s.state === 'playing'")
+    wait_for_frames(page, 3)
+    assert np.abs(picture(page) - before).mean() > 20
+
+
+def test_start_again_leads_back(served: Any, open_page: OpenPage):
+    page = open_page(served[0], **STILL)
+    play(page)
+    before = picture(page).astype(int)
+    page.keyboard.down("l")
+    wait_for_frames(page, 6)
+    page.keyboard.up("l")
+    page.keyboard.press("Escape")
+    wait_until(page, "s.state === 'paused'")
+    page.get_by_role("button", name="Start again").click()
+    wait_until(page, "s.state === 'playing' && s.frameIndex < 4")
+    wait_for_frames(page, 3)
+    assert stats(page)["phase"] == "playing"
+    assert np.abs(picture(page) - before).mean() < 2
+
+
+# Without a mouse, with a thumb, with a gamepad.
+
+
+def test_everything_works_with_the_keyboard_alone(served: Any, open_page: OpenPage):
+    page, runtime = open_page(served[0], **STILL), served[1]
+    wait_until(page, "s.state === 'playing'")
+    page.keyboard.press("Enter")
+    wait_until(page, "s.phase === 'playing'")
+    page.keyboard.down("w")
+    page.keyboard.down("l")
+    assert eventually(lambda: runtime.last_action.keys == {"forward"})
+    assert eventually(lambda: runtime.last_action.mouse[0] > 1)
+    page.keyboard.up("w")
+    page.keyboard.up("l")
+    page.keyboard.press("Escape")
+    wait_until(page, "s.phase === 'paused' && s.state === 'paused'")
+    expect(page.get_by_role("button", name="Resume")).to_be_focused()
+    reached = set()
+    for _ in range(8):
+        reached.add(page.evaluate("document.activeElement.name || document.activeElement.id"))
+        page.keyboard.press("Tab")
+    assert {"play", "restart", "help-open", "steps", "sensitivity", "start"} <= reached
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Controls")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog", name="Controls")).to_be_hidden()
+    assert stats(page)["phase"] == "paused"
+    page.keyboard.press("Escape")
+    wait_until(page, "s.phase === 'playing' && s.state === 'playing'")
+
+
+def test_every_control_has_a_name(served: Any, open_page: OpenPage):
+    page = open_page(served[0])
+    wait_until(page, "s.framesShown > 0")
+    nameless = page.evaluate("""
+        [...document.querySelectorAll('button, input, [role=img], fieldset, dialog')]
+            .filter((e) => !(e.ariaLabel || e.innerText?.trim() || e.textContent.trim()
+                || e.labels?.[0]?.textContent.trim() || e.getAttribute('aria-labelledby')))
+            .map((e) => e.outerHTML)""")
+    assert nameless == []
+
+
+def test_the_help_is_built_from_the_worlds_keys(served: Any, open_page: OpenPage):
+    page = open_page(served[0])
+    wait_until(page, "s.framesShown > 0")
+    page.get_by_role("button", name="Controls").click()
+    text = page.inner_text("#help").split("\n")
+    assert text[text.index("Jump") + 1] == "Space"
+    assert text[text.index("Use") + 1 :][:2] == ["Right click", "E"]
+
+
+def test_thumbs_walk_and_look(served: Any, open_page: OpenPage):
+    page = open_page(
+        served[0], **STILL, has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844}
+    )
+    wait_until(page, "s.state === 'playing'")
+    page.tap("#play")
+    expect(page.get_by_role("button", name="Jump")).to_be_visible()
+    touch = page.context.new_cdp_session(page)
+
+    def thumbs(kind: str, *points: tuple[int, int, int]) -> None:
+        listed = [{"x": x, "y": y, "id": i} for i, x, y in points]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": listed})
+
+    thumbs("touchStart", (1, 90, 560))
+    thumbs("touchMove", (1, 90, 520))
+    assert eventually(lambda: served[1].last_action.keys == {"forward"})
+    wait_for_frames(page, 3)
+    thumbs("touchStart", (1, 90, 520), (2, 300, 400))
+    before = picture(page)
+    thumbs("touchMove", (1, 90, 520), (2, 340, 400))
+    wait_for_frames(page, 3)
+    assert columns_moved(before, picture(page)) < -5
+    thumbs("touchEnd")
+    assert eventually(lambda: not served[1].last_action.keys)
+    page.get_by_role("button", name="Menu", exact=True).tap()
+    wait_until(page, "s.phase === 'paused'")
+
+
+GAMEPAD = """
+    window.pad = { mapping: 'standard', axes: [0, 0, 0, 0], timestamp: 0,
+        buttons: Array.from({ length: 17 }, () => ({ pressed: false, value: 0 })) };
+    navigator.getGamepads = () => [window.pad];
+    window.tilt = (axes, ...pressed) => { pad.axes = axes; pad.timestamp = performance.now();
+        pad.buttons.forEach((button, index) => { button.pressed = pressed.includes(index); }); };
+"""
+
+
+def test_a_gamepad_plays(served: Any, open_page: OpenPage):
+    page, runtime = open_page(served[0], GAMEPAD, **STILL), served[1]
+    wait_until(page, "s.state === 'playing'")
+    page.evaluate("window.dispatchEvent(new Event('gamepadconnected'))")
+    page.evaluate("tilt([0, 0, 0, 0], 9)")  # Start
+    wait_until(page, "s.phase === 'playing'")
+    page.evaluate("tilt([0, -1, 0.9, 0], 0, 7)")  # left stick up, right stick right, A, trigger
+    assert eventually(lambda: runtime.last_action.keys == {"forward", "jump", "break"})
+    assert eventually(lambda: runtime.last_action.mouse[0] > 3)
+    page.evaluate("tilt([0, 0, 0, 0], 5)")  # right bumper
+    assert eventually(lambda: not runtime.last_action.keys and runtime.last_action.slot == 2)
+
+
+# When things go wrong.
+
+
+def test_a_second_tab_waits_and_then_plays(served: Any, open_page: OpenPage):
+    first = open_page(served[0])
+    wait_for_frames(first)
+    second = open_page(served[0])
+    expect(second.get_by_role("status")).to_have_text("All places are taken. You are 1st in line")
+    expect(second.get_by_role("button", name="Play", exact=True)).to_be_disabled()
+    assert stats(second)["state"] == "queued"
+    first.close()
+    wait_until(second, "s.framesShown > 2")
+    expect(second.get_by_role("status")).to_be_hidden()
+
+
+def test_a_second_tab_plays_beside_the_first_where_there_is_room(open_page: OpenPage):
+    with world(num_slots=2) as (url, _):
+        first, second = open_page(url), open_page(url)
+        for page in (first, second):
+            wait_for_frames(page, 3)
+
+
+def test_the_page_comes_back_when_the_server_does(open_page: OpenPage):
+    with world() as (url, _):
+        page = open_page(url, **STILL)
+        play(page)
+    expect(page.get_by_role("status")).to_contain_text("Disconnected. Trying again")
+    assert stats(page)["state"] == "lost"
+    port = int(url.rpartition(":")[2])
+    with running_server(landscape_engine, port=port):
+        wait_until(page, "s.state === 'playing'", timeout_s=12)
+        wait_for_frames(page, 3)
+        expect(page.get_by_role("status")).to_be_hidden()
+        assert stats(page)["phase"] == "playing"
+
+
+def test_a_world_that_wakes_up_says_so(open_page: OpenPage):
+    def load() -> Engine:
+        time.sleep(2)
+        return landscape_engine()
+
+    with running_server(load) as url:
+        page = open_page(url)
+        expect(page.get_by_role("status")).to_have_text("The world is waking up")
+        expect(page.get_by_role("button", name="Play", exact=True)).to_be_disabled()
+        wait_until(page, "s.framesShown > 2")
+
+
+def test_a_world_that_does_not_load_says_why(open_page: OpenPage):
+    def load() -> Engine:
+        raise ReverieError("model.safetensors is cut short; export it again")
+
+    with running_server(load) as url:
+        page = open_page(url)
+        expect(page.get_by_role("status")).to_contain_text(
+            "The world did not load: model.safetensors is cut short; export it again"
+        )
+
+
+def test_a_start_that_there_is_not_says_so(served: Any, open_page: OpenPage):
+    page = open_page(f"{served[0]}/?start=moon")
+    expect(page.get_by_role("status")).to_contain_text("No start 'moon'; this world has shore")
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
+def test_without_chromium_one_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CHROMIUM", raising=False)
+    with pytest.raises(chromium.NoChromiumError, match="apt-get install chromium"):
+        chromium.find_chromium()
+    monkeypatch.setenv("CHROMIUM", "/nowhere/chrome")
+    with pytest.raises(chromium.NoChromiumError, match="CHROMIUM=/nowhere/chrome cannot be run"):
+        chromium.find_chromium()
