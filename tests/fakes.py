@@ -100,7 +100,8 @@ class FakeRuntime:
     """See the module. Also checks that it is used as the protocol says.
 
     clock: if given, work takes time on it: step_ms per denoising step and session, commit_ms per
-    commit and session. `calls` records what was asked for, in order. A slot in `failing` raises.
+    commit and session, prefill_ms per frame of a clip. `calls` records what was asked for, in
+    order. A slot in `failing` raises.
     """
 
     def __init__(
@@ -109,10 +110,11 @@ class FakeRuntime:
         clock: FakeClock | None = None,
         step_ms: float = 5.0,
         commit_ms: float = 2.0,
+        prefill_ms: float = 2.0,
     ) -> None:
         self._world = world or fake_world()
         self._clock = clock
-        self._step_ms, self._commit_ms = step_ms, commit_ms
+        self._step_ms, self._commit_ms, self._prefill_ms = step_ms, commit_ms, prefill_ms
         self._num_warmed: list[int] = []
         self._places: list[NDArray[np.int64]] = []
         self._pending: list[NDArray[np.int64] | None] = []
@@ -145,7 +147,7 @@ class FakeRuntime:
         assert len(frames) == len(actions)
         self._fail(slot)
         self.calls.append(("prefill", slot))
-        self._work(self._commit_ms * len(frames))
+        self._work(self._prefill_ms * len(frames))
         self._pending[slot] = None
         self._num_warmed[slot] = first + len(frames) + self._world.config.context
         self._places[slot] = np.array([seed % 97, 0, int(frames[-1].mean())], np.int64)

@@ -18,10 +18,16 @@ QUEUED, WARMING, PLAYING, PAUSED, ENDED = SessionState
 class Bench:
     """An engine without a thread: time passes only as work is done or waited for."""
 
-    def __init__(self, num_slots: int = 2, step_ms: float = 5.0, commit_ms: float = 2.0) -> None:
+    def __init__(
+        self,
+        num_slots: int = 2,
+        step_ms: float = 5.0,
+        commit_ms: float = 2.0,
+        prefill_ms: float = 2.0,
+    ) -> None:
         self.clock = FakeClock()
         self.world = fake_world()
-        self.runtime = FakeRuntime(self.world, self.clock, step_ms, commit_ms)
+        self.runtime = FakeRuntime(self.world, self.clock, step_ms, commit_ms, prefill_ms)
         self.engine = Engine(self.world, self.runtime, num_slots, self.clock)
         self.engine.prepare()
 
@@ -147,15 +153,15 @@ def test_sessions_do_not_disturb_each_other(bench: Bench) -> None:
 
 
 def test_warming_a_player_makes_nobody_late() -> None:
-    bench = Bench(num_slots=3, step_ms=8, commit_ms=4)
+    bench = Bench(num_slots=3, step_ms=8, commit_ms=4, prefill_ms=11)
     first = bench.play()
     bench.run(0.5, first)
     second = bench.engine.open()
     frames = bench.run(1.0, first)[first.session_id]
     assert second.state is PLAYING
     assert first.num_skipped == 0
-    lateness = [(f.finished_s - 1000.0) % 0.05 for f in frames]
-    assert max(lateness) < 0.02
+    lateness = [(f.finished_s - 1000.0) % 0.05 for f in frames if f.frame_index < 20]
+    assert max(lateness) < 0.009
 
 
 def test_beyond_capacity_one_waits_in_order(bench: Bench) -> None:
@@ -240,7 +246,7 @@ def test_pausing_while_it_warms_takes_effect_later(bench: Bench) -> None:
 def test_restart_begins_again_from_another_start(bench: Bench) -> None:
     handle = bench.play(seed=1)
     handle.act(encoded("forward"), 1, 0.0)
-    bench.run(0.5, handle)
+    bench.run(0.5)  # nobody takes the frames
     handle.restart("start-1", seed=2)
     assert handle.state is WARMING
     assert handle.take() is None
