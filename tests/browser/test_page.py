@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,16 @@ def test_the_title_stands_over_a_live_picture(served: Any, open_page: OpenPage):
     assert stats(page)["differentFrames"] > 3  # it looks around by itself
     assert stats(page)["firstFrameMs"] < 3000
     assert picture(page).std() > 10
+
+
+def test_a_simulator_is_not_called_generated(open_page: OpenPage):
+    engine = landscape_engine()
+    engine.world = replace(engine.world, config=replace(engine.world.config, denoiser={}))
+    with running_server(lambda: engine) as url:
+        page = open_page(url)
+        wait_until(page, "s.framesShown > 0")
+        expect(page.get_by_text("AI-generated")).to_have_count(0)
+        expect(page.get_by_text("Simulator, not generated")).to_be_visible()
 
 
 def test_less_motion_is_respected(served: Any, open_page: OpenPage):

@@ -107,7 +107,10 @@ class LandscapeRuntime:
             Start(name, PLACES[name][0], scene.draw(view)[None], idle)
             for name, (scene, view) in self._scenes.items()
         ]
-        config = WorldConfig("landscape", 160, 96, 20, SPACE, (1, 2, 4), 1, 1.0)
+        # With a denoiser in its config it is shown as generated, as a real world is.
+        config = WorldConfig(
+            "landscape", 160, 96, 20, SPACE, (1, 2, 4), 1, 1.0, denoiser={"kind": "landscape"}
+        )
         return World(Path(), config, tuple(starts))
 
 

@@ -15,6 +15,8 @@ export interface Hello {
   fps: number;
   action_space: ActionSpace;
   steps: number[];
+  /** False for a simulator that is played for comparison. */
+  generated: boolean;
   starts: { name: string; title: string }[];
 }
 

@@ -104,5 +104,7 @@ def describe(world: World) -> Mapping[str, Any]:
         "fps": config.fps,
         "action_space": config.action_space.to_json(),
         "steps": list(config.denoising_steps),
+        # A simulator has no networks, and must not be shown as if a network dreamed it.
+        "generated": bool(config.denoiser),
         "starts": [{"name": start.name, "title": start.title} for start in world.starts],
     }
