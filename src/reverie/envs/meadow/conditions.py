@@ -60,7 +60,7 @@ _TIMES = {  # sun direction (x, y, z), zenith, horizon, sun light, ambient, glow
     "dusk": ((-0.92, 0.27, 0.28), (88, 92, 158), (246, 164, 116), (0.64, 0.38, 0.22),
              (0.45, 0.41, 0.52), (255, 172, 104), (240, 178, 164), (40, 62, 98)),
     "night": ((-0.40, 0.80, -0.44), (14, 20, 46), (38, 50, 88), (0.12, 0.14, 0.22),
-              (0.20, 0.23, 0.34), (196, 208, 236), (44, 54, 86), (10, 24, 52)),
+              (0.24, 0.27, 0.38), (196, 208, 236), (44, 54, 86), (10, 24, 52)),
 }  # fmt: skip
 
 
@@ -78,10 +78,11 @@ def make_sky(conditions: Conditions) -> Sky:
         values[index : index + 3] = np.asarray(colour) / 255.0
     values[SUN_LIGHT : SUN_LIGHT + 3] = sun_light
     values[AMBIENT : AMBIENT + 3] = ambient
-    values[[CLOUD_AMOUNT, FOG_START, FOG_END, DISC]] = 1.0, 22.0, 60.0, 1.0
+    values[[CLOUD_AMOUNT, FOG_START, FOG_END, DISC]] = 1.0, 26.0, 62.0, 1.0
     values[STARS] = float(conditions.time_of_day == "night")
     if conditions.weather != "clear":
-        grey = values[HORIZON : HORIZON + 3] @ (0.3, 0.55, 0.15)
+        red, green, blue = values[HORIZON : HORIZON + 3].tolist()
+        grey = 0.3 * red + 0.55 * green + 0.15 * blue
         for index in (ZENITH, HORIZON, GLOW, CLOUD):
             colour = values[index : index + 3]
             colour += 0.8 * (grey * (0.86 if conditions.weather == "rain" else 1.0) - colour)
@@ -93,5 +94,5 @@ def make_sky(conditions: Conditions) -> Sky:
             "snow": (10.0, 44.0),
             "fog": (3.0, 24.0),
         }[conditions.weather]
-    direction = np.asarray(sun) / np.sqrt(np.asarray(sun) @ np.asarray(sun))
-    return Sky(direction.round(9), values)
+    x, y, z = sun
+    return Sky((np.array(sun) / np.sqrt(x * x + y * y + z * z)).round(9), values)

@@ -52,7 +52,7 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if unknown := sorted(set(options) - known):
             raise ValueError(f"unknown reset options {unknown}; expected some of {sorted(known)}")
         world_seed = int(self.np_random.integers(2**31)) if seed is None else seed
-        start = {name: options.get(name) for name in ("position", "yaw", "pitch")}
+        start = {name: options[name] for name in ("position", "yaw", "pitch") if name in options}
         conditions = Conditions.from_options(options)
         self._meadow = Meadow(world_seed, self.width, self.height, conditions, **start)
         return self._meadow.render(), self._meadow.info()

@@ -1,9 +1,9 @@
 """Light and empty space, baked per cell so that the ray caster only looks them up.
 
 `light` uint8 [NUM_CELLS, 4] holds, for cells that light can pass: direct sun (0 or 255), sky
-light (0..255, falling off in caves), lamp light (0..255); the fourth byte is 1 where the cell
-blocks light. The renderer interpolates between the cells next to a face, which gives soft shadows
-and dark corners for four look-ups a pixel.
+light (0..255, falling off in caves), lamp light (0..255), crystal light (0..254); the fourth byte
+is OPAQUE where a cell blocks light. The renderer interpolates between the cells next to a face,
+which gives soft shadows and dark corners for four look-ups a pixel.
 
 `skip` uint8 [8 * NUM_CELLS] says, for each of the eight octants that a ray can travel in, the
 side of the largest empty cube that has the cell in its near corner (0: the cell holds something):
@@ -33,7 +33,7 @@ from reverie.envs.meadow.rays import SOLID_RAY, trace
 MAX_SKIP = 24
 LIGHT_REACH = 9
 """How many cells sky and lamp light travel into the dark."""
-CRYSTAL_REACH = 6
+OPAQUE = 255
 
 _FULL = np.uint64(0xFFFFFFFFFFFFFFFF)
 _ONE = np.uint64(1)
@@ -115,12 +115,11 @@ def _touches_nothing(skip, cell):
 
 
 @allocating_kernel
-def _spread(seeds, late_seeds, late, clear, light, channel, x0, z0, width, depth, margin):
+def _spread(seeds, clear, light, channel, x0, z0, width, depth, margin):
     """Let light fall from `seeds` through `clear` cells, one step weaker per cell; write
     `channel` inside the margin.
 
-    All bit columns are [width, depth] of the window whose corner is (x0, z0). `late_seeds` join
-    after `late` steps.
+    All bit columns are [width, depth] of the window whose corner is (x0, z0).
     """
     wraps = width == SIZE
     lit = np.zeros((width, depth), np.uint64)
@@ -141,8 +140,6 @@ def _spread(seeds, late_seeds, late, clear, light, channel, x0, z0, width, depth
                 near &= clear[i, k]
                 if step == 0:
                     near |= seeds[i, k]
-                if step == late:
-                    near |= late_seeds[i, k]
                 grown[i, k] = near | column
         for i in range(width):
             for k in range(depth):
@@ -198,13 +195,18 @@ def _light_window(cells, skip, light, sun, x0, z0, width, depth, margin):
                 if inside:
                     light[base + y, 1] = 0
                     light[base + y, 2] = 0
-                    light[base + y, 3] = blocks_light
+                    light[base + y, 3] = 0
             clear[i, k] = ~dark
             sky[i, k] = _below_sky(dark)
-    nothing = np.zeros((width, depth), np.uint64)
-    _spread(sky, nothing, 0, clear, light, 1, x0, z0, width, depth, margin)
-    late = LIGHT_REACH - CRYSTAL_REACH
-    _spread(lamps, crystals, late, clear, light, 2, x0, z0, width, depth, margin)
+    _spread(sky, clear, light, 1, x0, z0, width, depth, margin)
+    _spread(lamps, clear, light, 2, x0, z0, width, depth, margin)
+    _spread(crystals, clear, light, 3, x0, z0, width, depth, margin)
+    for i in range(margin, width - margin):
+        for k in range(margin, depth - margin):
+            base = (((x0 + i) & MASK) << SHIFT_X) | (((z0 + k) & MASK) << SHIFT_Z)
+            for y in range(HEIGHT):
+                if not (clear[i, k] >> np.uint64(y)) & _ONE:
+                    light[base + y, 3] = OPAQUE
 
 
 @kernel
@@ -217,7 +219,7 @@ def fill_sun(cells, skip, light, sun):
             base = (x << SHIFT_X) | (z << SHIFT_Z)
             for y in range(HEIGHT):
                 i = base + y
-                if light[i, 3]:
+                if light[i, 3] == OPAQUE:
                     light[i, 0] = 0
                 elif _touches_nothing(skip, i):
                     light[i, 0] = 255
@@ -238,7 +240,7 @@ def _edit_sun(cells, skip, light, sun, x0, x1, y, z0, z1):
     for x in range(x0, x1 + 1):
         for z in range(z0, z1 + 1):
             cell = ((x & MASK) << SHIFT_X) | ((z & MASK) << SHIFT_Z) | y
-            if light[cell, 3]:
+            if light[cell, 3] == OPAQUE:
                 light[cell, 0] = 0
             else:
                 light[cell, 0] = _sunlit(cells, skip, x, y, z, sun)

@@ -147,8 +147,9 @@ def move(cells, state, table, forward, strafe, jump, sprint):
     if abs(state[VZ]) < 0.02:
         state[VZ] = 0.0
     if swimming:
-        # Held jump swims up, and over the edge of a bank when one is in the way.
-        wanted = (5.6 if state[BLOCKED] > 0 else 3.2) if jump else -1.6
+        # Held jump swims up, gently at the surface, and over the edge of a bank in the way.
+        rise = 3.2 if _in_water(cells, px, py + 0.7, pz) else 0.9
+        wanted = (5.6 if state[BLOCKED] > 0 else rise) if jump else -1.6
         state[VY] += 0.4 * (wanted - state[VY])
     elif jump and state[ON_GROUND] > 0:
         state[VY] = JUMP_SPEED

@@ -6,12 +6,23 @@ import numpy as np
 
 from reverie.envs.meadow import blocks as b
 from reverie.envs.meadow import conditions as c
-from reverie.envs.meadow.grid import HEIGHT, MASK, SHIFT_X, SHIFT_Z, UP, inlined_kernel, kernel
+from reverie.envs.meadow.grid import (
+    HEIGHT,
+    MASK,
+    SHIFT_X,
+    SHIFT_Z,
+    UP,
+    hash01,
+    inlined_kernel,
+    kernel,
+)
+from reverie.envs.meadow.light import OPAQUE
 from reverie.envs.meadow.rays import AIR_RAY, WATER_RAY, trace
 
 CLOUD_SIZE = 64
-FAR = 60.0
+FAR = 62.0
 """Nothing is seen beyond this many blocks: the fog has closed by then."""
+_BYTE = 1.0 / 255.0
 _MURKY = 24.0
 """Nothing is seen through this much water."""
 BREAK_TICKS = 6
@@ -46,6 +57,12 @@ def sky_colour(sky, sun, clouds, dx, dy, dz):
     red = sky[c.ZENITH] + (sky[c.HORIZON] - sky[c.ZENITH]) * low
     green = sky[c.ZENITH + 1] + (sky[c.HORIZON + 1] - sky[c.ZENITH + 1]) * low
     blue = sky[c.ZENITH + 2] + (sky[c.HORIZON + 2] - sky[c.ZENITH + 2]) * low
+    if sky[c.STARS] > 0.0 and dy > 0.03:
+        u, v = int(np.floor(60.0 * dx / (dy + 0.4))), int(np.floor(60.0 * dz / (dy + 0.4)))
+        bright = hash01(u, v, 0, 5)
+        if bright > 0.988:
+            shine = sky[c.STARS] * (bright - 0.98) * 30.0 * min(1.0, 5.0 * dy)
+            red, green, blue = red + 0.9 * shine, green + 0.95 * shine, blue + shine
     cover = sky[c.CLOUD_AMOUNT] * cloud_cover(clouds, dx, dy, dz)
     red += (sky[c.CLOUD] - red) * cover
     green += (sky[c.CLOUD + 1] - green) * cover
@@ -115,8 +132,7 @@ def _neighbour(x, y, z, axis, step):
 
 @kernel
 def face_light(light, x, y, z, axis_u, axis_v, u, v):
-    """Sun, sky and lamp light (0..1) on a face, at (u, v) of it, from the four open cells around
-    that point.
+    """Sun, sky, lamp and crystal light (0..1) at (u, v) of a face, from the four cells around it.
 
     (x, y, z) is the open cell in front of the face. A cell that blocks light counts as a dark
     corner.
@@ -131,10 +147,11 @@ def face_light(light, x, y, z, axis_u, axis_v, u, v):
         corner = _neighbour(x + step_u, y, z, axis_v, step_v)
     else:
         corner = _neighbour(x, y, z + step_u, axis_v, step_v)
-    if light[beside_u, 3] and light[beside_v, 3]:
+    if light[beside_u, 3] == OPAQUE and light[beside_v, 3] == OPAQUE:
         corner = beside_u
-    own_sun, own_sky, own_lamp = light[own, 0] / 255.0, light[own, 1] / 255.0, light[own, 2] / 255.0
-    sun, sky, lamp = 0.0, 0.0, 0.0
+    own_sun, own_sky = light[own, 0] * _BYTE, light[own, 1] * _BYTE
+    own_lamp, own_crystal = light[own, 2] * _BYTE, light[own, 3] * _BYTE
+    sun, sky, lamp, crystal = 0.0, 0.0, 0.0, 0.0
     for side in range(4):
         w = (weight_u if side & 1 else 1 - weight_u) * (weight_v if side & 2 else 1 - weight_v)
         cell = own
@@ -144,15 +161,17 @@ def face_light(light, x, y, z, axis_u, axis_v, u, v):
             cell = beside_v
         elif side == 3:
             cell = corner
-        if light[cell, 3]:
+        if light[cell, 3] == OPAQUE:
             sun += w * own_sun
             sky += w * own_sky * 0.3
             lamp += w * own_lamp * 0.5
+            crystal += w * own_crystal * 0.5
         else:
-            sun += w * light[cell, 0] / 255.0
-            sky += w * light[cell, 1] / 255.0
-            lamp += w * light[cell, 2] / 255.0
-    return sun, sky, lamp
+            sun += w * light[cell, 0] * _BYTE
+            sky += w * light[cell, 1] * _BYTE
+            lamp += w * light[cell, 2] * _BYTE
+            crystal += w * light[cell, 3] * _BYTE
+    return sun, sky, lamp, crystal
 
 
 @kernel
@@ -222,17 +241,17 @@ def block_colour(
         else:
             fz += outward
     lit_v = v if axis == 1 else 1.0 - v
-    direct, open_sky, lamp = face_light(light, fx, fy, fz, axis_u, axis_v, u, lit_v)
+    direct, open_sky, lamp, crystal = face_light(light, fx, fy, fz, axis_u, axis_v, u, lit_v)
     slope = max(0.0, outward * sun[axis])
     if block >= b.FIRST_FLOWER:
         slope = 0.6
     direct *= slope
-    open_sky = (0.3 + 0.7 * open_sky) * _AMBIENT_OF_FACE[face]
+    open_sky = (0.34 + 0.66 * open_sky) * _AMBIENT_OF_FACE[face]
     lamp *= 0.25 + 0.75 * lamp
     if block == b.LAMP:
-        lamp = 1.3
+        lamp, crystal = 1.3, 0.0
     elif block == b.CRYSTAL:
-        open_sky, lamp = 1.5, 0.0
+        open_sky, lamp, crystal = 0.0, 0.0, 1.25
     # Blocks differ a little, so that a plain far away still shows that it moves.
     shade = 0.965 + 0.07 * ((((cell * 2654435761) & 0xFFFFFFFF) >> 16) & 255) / 255.0
     if x == int(aim[0]) and y == int(aim[1]) and z == int(aim[2]):
@@ -241,10 +260,10 @@ def block_colour(
     light_g = sky[c.AMBIENT + 1] * open_sky + sky[c.SUN_LIGHT + 1] * direct
     light_b = sky[c.AMBIENT + 2] * open_sky + sky[c.SUN_LIGHT + 2] * direct
     # Lamps fill what daylight leaves dark, so that they do not bleach a sunny wall.
-    lamp *= max(0.12, 1.0 - light_g)
-    red *= shade * (light_r + 0.98 * lamp)
-    green *= shade * (light_g + 0.80 * lamp)
-    blue *= shade * (light_b + 0.56 * lamp)
+    dark = max(0.12, 1.0 - light_g)
+    red *= shade * (light_r + dark * (0.98 * lamp + 0.42 * crystal))
+    green *= shade * (light_g + dark * (0.80 * lamp + 0.78 * crystal))
+    blue *= shade * (light_b + dark * (0.56 * lamp + 0.82 * crystal))
     plane = x if axis == 0 else (y if axis == 1 else z)
     return red, green, blue, (texture * 6 + face) * 1024 + (plane & 1023)
 

@@ -65,7 +65,7 @@ class Meadow:
         *,
         position: tuple[float, float, float] | None = None,
         yaw: float | None = None,
-        pitch: float | None = None,
+        pitch: float = 5.0,
     ) -> None:
         if width < 80 or height < 48:
             raise ValueError(
@@ -88,19 +88,27 @@ class Meadow:
         self._keys = np.empty((height, width), np.int64)
         self.set_conditions(conditions or Conditions(), _first=True)
         self.state = np.zeros(physics.NUM_STATE)
-        self._place_player(position, yaw, pitch)
-
-    def _place_player(self, position: Any, yaw: float | None, pitch: float | None) -> None:
         if position is None:
             x, y, z = terrain.find_spawn(self.seed, self.cells)
             position = (x + 0.5, float(y), z + 0.5)
-        self.state[physics.X : physics.Z + 1] = position
-        facing = int(720 * terrain.hash01(self.seed, 0, 0, 151)) if yaw is None else round(yaw * 2)
-        physics.turn(self.state, facing, 10 if pitch is None else round(pitch * 2))
-        if physics.overlaps(self.cells, *position):
-            raise ValueError(f"position {tuple(position)} is inside a block; expected open space")
+        if yaw is None:
+            yaw = int(720 * terrain.hash01(self.seed, 0, 0, 151)) / 2
+        self.place_player(position, yaw, pitch)
+
+    def place_player(
+        self, position: tuple[float, float, float], yaw: float = 0.0, pitch: float = 5.0
+    ) -> None:
+        """Put the player somewhere, at rest. position: x, y, z of the feet; yaw, pitch in degrees.
+
+        Raises ValueError if a block is there.
+        """
         x, y, z = position
+        if not 0 <= y < HEIGHT - physics.BODY_HEIGHT or physics.overlaps(self.cells, x, y, z):
+            raise ValueError(f"position {tuple(position)} is inside a block; expected open space")
+        self.state[:] = 0.0
+        self.state[physics.X : physics.Z + 1] = x % SIZE, y, z % SIZE
         self.state[physics.ON_GROUND] = physics.overlaps(self.cells, x, y - 0.01, z)
+        physics.turn(self.state, round(yaw * 2), round(pitch * 2))
         self._take_aim()
 
     def set_conditions(self, conditions: Conditions, _first: bool = False) -> None:

@@ -213,8 +213,8 @@ def build(season: str) -> NDArray[np.float32]:
         level = np.clip(painters[name](), 0, 255) / 255.0
         for offset in MIP_OFFSETS:
             table[index, offset : offset + level.shape[0] ** 2] = level.reshape(-1, 3)
-            half = level.shape[0] // 2
-            if half:
-                level = level.reshape(half, 2, half, 2, 3).mean((1, 3))
+            # Written out: the order of a library's sum may differ between processors.
+            rows = level[0::2] + level[1::2]
+            level = (rows[:, 0::2] + rows[:, 1::2]) / 4.0
     table.setflags(write=False)
     return table
