@@ -12,16 +12,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     TaskProgressColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -53,10 +53,21 @@ def map_in_order(
         worker = open_worker(*arguments)
         yield from (worker(job) for job in jobs)
         return
-    context = multiprocessing.get_context("spawn")
-    processes = min(processes, len(jobs))
-    with context.Pool(processes, _begin, (open_worker, arguments)) as pool:
-        yield from pool.imap(_work, jobs)
+    # Not multiprocessing.Pool: it waits for ever for a worker that was killed.
+    executor = ProcessPoolExecutor(
+        min(processes, len(jobs)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(open_worker, arguments),
+    )
+    try:
+        yield from executor.map(_work, jobs)
+    except BrokenProcessPool:
+        raise ReverieError(
+            "a process died (out of memory, or a crash in the environment); try fewer processes"
+        ) from None
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -64,21 +75,23 @@ def progress_bar(shown: bool, text: str, total: int) -> Iterator[Callable[[int],
     """A bar on the terminal with frames a second and time left; yields `advance(num_frames)`."""
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames  {task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, disable=not shown) as progress:
-        task = progress.add_task(text, total=total, rate="")
+        task = progress.add_task(text, total=total, rate="", left="left")
 
         def advance(num_frames: int) -> None:
             progress.advance(task, num_frames)
             speed = progress.tasks[0].speed
-            progress.update(task, rate=f"{speed:.0f}/s" if speed else "")
+            progress.update(
+                task,
+                rate=f"{speed:.0f} frames/s" if speed else "",
+                left="" if progress.finished else "left",
+            )
 
         yield advance
 
@@ -86,7 +99,21 @@ def progress_bar(shown: bool, text: str, total: int) -> Iterator[Callable[[int],
 def _begin(open_worker: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _worker = open_worker(*arguments)
+    try:
+        _worker = open_worker(*arguments)
+    except Exception as error:
+        # Raised here, the reason would be lost: the pool only says that it is broken.
+        _worker = _Failed(error)
+
+
+class _Failed:
+    """A worker that could not be opened: answers every job with the reason."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __call__(self, job: Any) -> Any:
+        raise self.error
 
 
 def _work(job: Any) -> Any:

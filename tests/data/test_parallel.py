@@ -1,0 +1,51 @@
+import os
+from collections.abc import Callable
+
+import pytest
+
+from reverie.core import ReverieError
+from reverie.data.parallel import map_in_order, progress_bar
+
+
+def double(offset: int) -> Callable[[int], int]:
+    return lambda job: 2 * job + offset
+
+
+def refuse() -> Callable[[int], int]:
+    raise ReverieError("no such environment")
+
+
+def die() -> Callable[[int], int]:
+    return lambda job: os._exit(1) if job == 3 else job
+
+
+@pytest.mark.parametrize("processes", [1, 2, None])
+def test_results_come_in_the_order_of_the_jobs(processes: int | None) -> None:
+    assert list(map_in_order(double, (1,), range(7), processes)) == [1, 3, 5, 7, 9, 11, 13]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_worker_that_cannot_begin_says_why(processes: int) -> None:
+    with pytest.raises(ReverieError, match="no such environment"):
+        list(map_in_order(refuse, (), range(4), processes))
+
+
+def test_a_process_that_dies_ends_the_work() -> None:
+    with pytest.raises(ReverieError, match="a process died"):
+        list(map_in_order(die, (), range(8), 2))
+
+
+def test_what_is_not_taken_is_not_waited_for() -> None:
+    results = map_in_order(double, (0,), range(5_000), 2)
+    assert next(results) == 0
+    results.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_the_bar_shows_frames_and_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_bar(True, "drawing", 100) as advance:
+        for _ in range(10):
+            advance(10)
+    assert "drawing" in capsys.readouterr().out
+    with progress_bar(False, "drawing", 100) as advance:
+        advance(10)
+    assert capsys.readouterr().out == ""
