@@ -8,6 +8,7 @@ export class Mouse {
   onUnlocked: () => void = () => {};
 
   private locked = false;
+  private rawMoves = false;
 
   constructor(
     private readonly stage: HTMLElement,
@@ -24,7 +25,9 @@ export class Mouse {
     // A second button pressed while one is held is a move in the eyes of pointer events.
     stage.addEventListener("mousedown", (event) => this.hold(event));
     stage.addEventListener("mouseup", (event) => this.hold(event));
-    stage.addEventListener("pointermove", (event) => this.move(event));
+    stage.addEventListener("pointermove", (event) => this.aligned(event));
+    // Movement as it happens, 7 ms sooner on average than pointermove, which waits for the next animation frame.
+    stage.addEventListener("pointerrawupdate", (event) => this.raw(event as PointerEvent));
     stage.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     stage.addEventListener("contextmenu", (event) => event.preventDefault());
   }
@@ -61,6 +64,16 @@ export class Mouse {
     const held = [1, 4, 2].map((bit, index) => (event.buttons & bit ? `mouse${index}` : ""));
     const keys = held.reduce((all, key) => all | controls.bit(controls.space.keymap[key]), 0);
     controls.hold("mouse", keys, event.timeStamp);
+  }
+
+  private raw(event: PointerEvent): void {
+    this.rawMoves ||= event.movementX !== 0 || event.movementY !== 0;
+    if (this.rawMoves) this.move(event);
+  }
+
+  /** Used where there are no raw updates, or where they do not say how far the mouse moved. */
+  private aligned(event: PointerEvent): void {
+    if (!this.rawMoves) this.move(event);
   }
 
   private move(event: PointerEvent): void {
