@@ -25,10 +25,9 @@ def test_made_by_name_it_speaks_encoded_actions():
     frame, info = env.reset(seed=3)
     assert frame.shape == (48, 80, 3)
     assert frame.dtype == np.uint8
-    controls = env.unwrapped.controls
-    after, reward, terminated, truncated, next_info = env.step(
-        controls.encode(Action({"w"}, (5, 0)))
-    )
+    assert isinstance(env.unwrapped, MeadowEnv)
+    action = env.unwrapped.controls.encode(Action({"w"}, (5, 0)))
+    after, reward, terminated, truncated, next_info = env.step(action)
     assert (reward, terminated, truncated) == (0.0, False, False)
     assert next_info["position"] != info["position"]
     assert (after != frame).any()

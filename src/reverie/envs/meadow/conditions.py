@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from reverie.core import ReverieError
+
 TIMES_OF_DAY = ("day", "dusk", "night", "dawn")
 WEATHERS = ("clear", "rain", "fog", "snow")
 SEASONS = ("spring", "summer", "autumn", "winter")
@@ -16,7 +18,7 @@ SEASONS = ("spring", "summer", "autumn", "winter")
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """time_of_day: one of TIMES_OF_DAY; weather: one of WEATHERS; season: one of SEASONS. Raises
-    ValueError on anything else.
+    ReverieError on anything else.
     """
 
     time_of_day: str = "day"
@@ -27,7 +29,7 @@ class Conditions:
         known = {"time_of_day": TIMES_OF_DAY, "weather": WEATHERS, "season": SEASONS}
         for name, values in known.items():
             if getattr(self, name) not in values:
-                raise ValueError(
+                raise ReverieError(
                     f"{name} is {getattr(self, name)!r}; expected one of {list(values)}"
                 )
 

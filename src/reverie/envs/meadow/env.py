@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.core import ActionSpace, Pixels
+from reverie.core import ActionSpace, Pixels, ReverieError
 from reverie.envs.meadow.conditions import Conditions
 from reverie.envs.meadow.sim import MEADOW_ACTIONS, Meadow
 
@@ -29,7 +29,7 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self, width: int = 160, height: int = 96, render_mode: str | None = "rgb_array"
     ) -> None:
         if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
+            raise ReverieError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
         self.width, self.height, self.render_mode = width, height, render_mode
         self.observation_space = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.controls.width,), np.float32)
@@ -50,7 +50,7 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         options = dict(options or {})
         known = {"time_of_day", "weather", "season", "position", "yaw", "pitch"}
         if unknown := sorted(set(options) - known):
-            raise ValueError(f"unknown reset options {unknown}; expected some of {sorted(known)}")
+            raise ReverieError(f"unknown reset options {unknown}; expected some of {sorted(known)}")
         world_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         start = {name: options[name] for name in ("position", "yaw", "pitch") if name in options}
         conditions = Conditions.from_options(options)
@@ -58,7 +58,7 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         return self._meadow.render(), self._meadow.info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Pixels, float, bool, bool, dict[str, Any]]:
-        """One tick. Raises ValueError if the action is not a finite vector of the right length."""
+        """One tick. Raises ReverieError unless the action is a finite vector of 16 numbers."""
         frame = self.meadow.step(action)
         return frame, 0.0, False, False, self.meadow.info()
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.core import ActionSpace, Pixels
+from reverie.core import ActionSpace, Pixels, ReverieError
 from reverie.envs.meadow import blocks as b
 from reverie.envs.meadow import light, physics, render, terrain, textures
 from reverie.envs.meadow.conditions import Conditions, make_sky
-from reverie.envs.meadow.grid import HEIGHT, MASK, NUM_CELLS, SIZE, cell_index
+from reverie.envs.meadow.grid import HEIGHT, MASK, NUM_CELLS, SIZE, cell_index, hash01
 from reverie.envs.meadow.rays import SOLID_RAY, trace
 from reverie.envs.meadow.shade import BREAK_TICKS
 
@@ -39,6 +39,9 @@ MEADOW_ACTIONS = ActionSpace(
 """What a player of Meadow can do; an encoded action is float32 [16]."""
 
 REACH = 4.5
+"""How far the player can break and place, in blocks."""
+VIEW = 40.0
+"""A player who starts somewhere compares views of this many blocks."""
 PLACE_TICKS = 4
 """While `use` is held, a block is placed at most every so many ticks."""
 HIGHEST_BLOCK = HEIGHT - 5
@@ -68,7 +71,7 @@ class Meadow:
         pitch: float = 5.0,
     ) -> None:
         if width < 80 or height < 48:
-            raise ValueError(
+            raise ReverieError(
                 f"picture of {width} x {height} is too small; expected at least 80 x 48"
             )
         self.seed = int(seed) & 0x7FFFFFFF
@@ -91,24 +94,34 @@ class Meadow:
         if position is None:
             x, y, z = terrain.find_spawn(self.seed, self.cells)
             position = (x + 0.5, float(y), z + 0.5)
+        self.place_player(position, 0.0 if yaw is None else yaw, pitch)
         if yaw is None:
-            yaw = int(720 * terrain.hash01(self.seed, 0, 0, 151)) / 2
-        self.place_player(position, yaw, pitch)
+            self._face_the_open()
 
     def place_player(
         self, position: tuple[float, float, float], yaw: float = 0.0, pitch: float = 5.0
     ) -> None:
         """Put the player somewhere, at rest. position: x, y, z of the feet; yaw, pitch in degrees.
 
-        Raises ValueError if a block is there.
+        Raises ReverieError if a block is there.
         """
         x, y, z = position
         if not 0 <= y < HEIGHT - physics.BODY_HEIGHT or physics.overlaps(self.cells, x, y, z):
-            raise ValueError(f"position {tuple(position)} is inside a block; expected open space")
+            raise ReverieError(f"position {tuple(position)} is inside a block; expected open space")
         self.state[:] = 0.0
         self.state[physics.X : physics.Z + 1] = x % SIZE, y, z % SIZE
         self.state[physics.ON_GROUND] = physics.overlaps(self.cells, x, y - 0.01, z)
         physics.turn(self.state, round(yaw * 2), round(pitch * 2))
+        self._take_aim()
+
+    def _face_the_open(self) -> None:
+        """Of four directions, the first of them random, look where one sees farthest."""
+        first = int(720 * hash01(self.seed, 0, 0, 151))
+        views = []
+        for quarter in range(4):
+            self.state[physics.YAW] = (first + 180 * quarter) % 720
+            views.append(self._look(VIEW)[0])
+        self.state[physics.YAW] = (first + 180 * int(np.argmax(views))) % 720
         self._take_aim()
 
     def set_conditions(self, conditions: Conditions, _first: bool = False) -> None:
@@ -132,16 +145,16 @@ class Meadow:
     def advance(self, action: NDArray[np.floating]) -> None:
         """One tick. action: float [16], encoded by MEADOW_ACTIONS.
 
-        Raises ValueError on another shape or on nan.
+        Raises ReverieError on another shape or on nan.
         """
         vector = np.asarray(action, np.float64)
         if vector.shape != (MEADOW_ACTIONS.width,):
-            raise ValueError(
+            raise ReverieError(
                 f"action has shape {vector.shape}; expected ({MEADOW_ACTIONS.width},), "
                 "as MEADOW_ACTIONS.encode makes it"
             )
         if not np.isfinite(vector).all():
-            raise ValueError(
+            raise ReverieError(
                 "action is not finite; expected numbers, as MEADOW_ACTIONS.encode makes them"
             )
         forward, back, left, right, jump, sprint, breaks, uses = (vector[:_NUM_KEYS] > 0.5).tolist()
@@ -155,21 +168,15 @@ class Meadow:
         self._take_aim()
         self._work(breaks, uses)
 
-    def _take_aim(self) -> None:
+    def _look(self, reach: float) -> tuple[float, int, int, int, int, int]:
+        """What the middle of the picture shows (see `rays.trace`)."""
         ox, oy, oz = self._eye()
         sin_yaw, cos_yaw, sin_pitch, cos_pitch = self._camera()
-        self._hit = trace(
-            self.cells,
-            self._skip,
-            ox,
-            oy,
-            oz,
-            sin_yaw * cos_pitch,
-            -sin_pitch,
-            -cos_yaw * cos_pitch,
-            REACH,
-            SOLID_RAY,
-        )
+        dx, dy, dz = sin_yaw * cos_pitch, -sin_pitch, -cos_yaw * cos_pitch
+        return trace(self.cells, self._skip, ox, oy, oz, dx, dy, dz, reach, SOLID_RAY)
+
+    def _take_aim(self) -> None:
+        self._hit = self._look(REACH)
         _, x, y, z, face, _ = self._hit
         self._aim[:4] = (x, y, z, face) if face >= 0 else (-1, -1, -1, -1)
 

@@ -67,27 +67,27 @@ def shape_ground(seed, heights, biomes):
         for z in range(SIZE):
             warmth = noise2(x, z, 2, seed + 11) * 0.6 + noise2(x, z, 3, seed + 12) * 0.5
             wet = noise2(x, z, 3, seed + 21) * 0.7 + noise2(x, z, 5, seed + 22) * 0.4
-            warmth += 0.04 * (hash01(x, 1, z, seed) - 0.5)
-            wet += 0.06 * (hash01(x, 2, z, seed) - 0.5)
             snowy = smoothstep(0.16, 0.45, -warmth)
             desert = smoothstep(0.2, 0.42, warmth) * smoothstep(0.25, 0.0, wet)
-            height = SEA + 3.6 + 5.0 * hills(x, z, 4, 4, seed + 31)
-            peak = max(0.0, hills(x, z, 5, 3, seed + 41) + 0.25)
-            height += snowy * (3.0 + 20.0 * peak * peak)
-            height += desert * (1.5 + 2.0 * hills(x, z, 9, 2, seed + 51))
-            knoll = smoothstep(0.25, 0.8, hills(x, z, 6, 2, seed + 61))
-            height += (1.0 - desert) * 7.0 * knoll
+            height = SEA + 3.4 + 4.0 * hills(x, z, 3, 3, seed + 31)
+            peak = max(0.0, hills(x, z, 4, 2, seed + 41) + 0.1)
+            height += snowy * (2.0 + 18.0 * peak * peak)
+            height += desert * (1.5 + 1.6 * hills(x, z, 6, 2, seed + 51))
+            knoll = smoothstep(0.3, 0.85, hills(x, z, 5, 2, seed + 61))
+            height += (1.0 - desert) * 8.0 * knoll
             lake = smoothstep(
                 0.28, 0.62, noise2(x, z, 4, seed + 71) * 0.8 + noise2(x, z, 7, seed + 72) * 0.3
             )
             height -= 9.0 * lake
             heights[x, z] = min(max(int(np.floor(height)), 8), HEIGHT - 14)
+            # Biomes mix at their borders, in what grows there but not in the height.
+            ragged = 0.25 * (hash01(x, 1, z, seed) - 0.5)
             biome = MEADOW
-            if snowy > 0.5:
+            if snowy + ragged > 0.5:
                 biome = SNOWY
-            elif desert > 0.5:
+            elif desert + ragged > 0.5:
                 biome = DESERT
-            elif wet > 0.12:
+            elif wet + 0.3 * ragged > 0.12:
                 biome = FOREST
             biomes[x, z] = biome
 
