@@ -169,6 +169,15 @@ def test_who_walks_in_a_cage_is_trapped() -> None:
     assert caged.moved > BLOCKED_MOVE
 
 
+@pytest.mark.parametrize(
+    ("yaw", "turn"), [(0.0, 90.0), (90.0, 0.0), (350.0, 100.0), (180.0, -90.0)]
+)
+def test_a_swimmer_knows_where_the_shore_is(yaw: float, turn: float) -> None:
+    swimmer = body(position=(10.0, 0.0, 0.0))
+    swimmer.see({"position": (3.0, 0.0, 0.0), "yaw": yaw, "in_water": True}, walking=True)
+    assert swimmer.shore_yaw == pytest.approx(turn)
+
+
 def test_a_world_without_a_key_is_played_without_it() -> None:
     bare = Body(type(CONTROLS)(("forward",), camera_limit=10.0), np.random.default_rng(0))
     assert bare.act("forward", "jump") == Action({"forward"})

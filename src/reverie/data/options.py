@@ -39,11 +39,11 @@ def go(body: Body, num_ticks: int, gaze: Gaze, *keys: str) -> Steps:
         if body.num_blocked >= (8 if careful else 20):
             body.num_blocked = 0
             yield from face_open(body)
-        heads_on = "forward" in keys and careful and not body.in_water
+        heads_on = "forward" in keys and careful and not body.is_afloat
         turn = next(steering, None)
         if turn is None and heads_on and body.ahead in AVOIDED and body.chance(0.5):
             steering = face_open(body)
-        hop = body.in_water or body.num_blocked >= 3 or (heads_on and body.ahead == "step")
+        hop = body.is_afloat or body.num_blocked >= 3 or (heads_on and body.ahead == "step")
         yield body.act(
             *keys, *(("jump",) if hop else ()), turn=gaze() if turn is None else turn.mouse
         )
@@ -52,7 +52,7 @@ def go(body: Body, num_ticks: int, gaze: Gaze, *keys: str) -> Steps:
 def face_open(body: Body) -> Steps:
     """Turn until there is a way ahead; where there is none all round, climb out."""
     yield from level(body)
-    if body.in_water:
+    if body.is_afloat:
         yield from swim(body)
         return
     sign, speed = body.sign(), float(body.rng.uniform(4, 11))
@@ -71,14 +71,21 @@ def face_open(body: Body) -> Steps:
 
 
 def swim(body: Body) -> Steps:
-    """Up and straight on, to whatever shore there is."""
-    yield from look(body, float(body.rng.normal(0, 40)), float(body.rng.normal(2, 6)))
+    """Up, and back to where one stood last, or at times on to whatever shore there is."""
+    yaw = body.shore_yaw
+    if yaw is None or body.chance(0.25):
+        yaw = float(body.rng.normal(0, 40))
+    yield from look(body, yaw, float(body.rng.normal(2, 6)), "jump")
     for _ in range(body.ticks(25, 80)):
-        if body.num_blocked >= 10:
+        if body.num_blocked >= 10 or not body.is_afloat:
             break
         yield body.act("forward", "jump")
-    for turn in ease(body.sign() * float(body.rng.uniform(40, 120)), 0.0, 10):
-        yield body.act("jump", turn=turn)
+    if body.is_afloat:
+        for turn in ease(body.sign() * float(body.rng.uniform(40, 120)), 0.0, 10):
+            yield body.act("jump", turn=turn)
+        return
+    for _ in range(6):
+        yield body.act("forward", "jump")
 
 
 def way_out(body: Body) -> Steps:
@@ -87,7 +94,7 @@ def way_out(body: Body) -> Steps:
     yield from face_open(body)
     start = body.position
     for _ in range(24):
-        hop = body.in_water or body.ahead == "step" or body.num_blocked >= 2
+        hop = body.is_afloat or body.ahead == "step" or body.num_blocked >= 2
         yield body.act("forward", *(("jump",) if hop else ()))
     if np.hypot(*(body.position - start)[[0, 2]]) < 2.0:
         yield from climb_out(body)
@@ -96,6 +103,9 @@ def way_out(body: Body) -> Steps:
 def climb_out(body: Body) -> Steps:
     """Out of a hole: open the ceiling, rise on a pillar, until there is a way ahead."""
     for _ in range(3):
+        if body.is_afloat:
+            yield from swim(body)
+            return
         yield from look(body, 0.0, -PITCH_MOST)
         for _ in range(20):
             if body.target is None:
@@ -243,7 +253,7 @@ def mine(body: Body) -> Steps:
     yield from aim(body)
     forward = ("forward",) if body.chance(0.2) else ()
     for _ in range(int(body.rng.integers(1, 4))):
-        for _ in range(body.ticks(8, 26)):
+        for _ in range(body.ticks(8, 30)):
             if body.target is None:
                 break
             yield body.act("break", *forward)

@@ -40,10 +40,12 @@ class Body:
         self.position = np.zeros(3)
         self.yaw, self.pitch = 0.0, 0.0
         self.moved = 0.0
-        self.on_ground, self.in_water = True, False
+        self.on_ground = True
+        self.is_afloat = False
         self.target: dict[str, Any] | None = None
         self.ahead = "clear"
         self.num_blocked = 0
+        self.shore: NDArray[np.float64] | None = None
         self._trail: deque[NDArray[np.float64]] = deque(maxlen=TRAIL)
 
     def see(self, info: dict[str, Any], walking: bool) -> None:
@@ -56,13 +58,25 @@ class Body:
         self.yaw = float(info.get("yaw", 0.0))
         self.pitch = float(info.get("pitch", 0.0))
         self.on_ground = bool(info.get("on_ground", True))
-        self.in_water = bool(info.get("in_water", False))
+        # Who bobs at the surface leaves the water for a moment and is still afloat.
+        in_water = bool(info.get("in_water", False))
+        self.is_afloat = in_water or (self.is_afloat and not self.on_ground)
         self.target = info.get("target")
         self.ahead = str(info.get("ahead", "clear"))
+        if self.on_ground and not self.is_afloat:
+            self.shore = position
         held_up = walking and self.moved < BLOCKED_MOVE
         self.num_blocked = self.num_blocked + 1 if held_up else 0
         if walking:
             self._trail.append(position)
+
+    @property
+    def shore_yaw(self) -> float | None:
+        """How far to turn to face where one last stood on dry ground, -180 to 180 degrees."""
+        if self.shore is None:
+            return None
+        east, _, south = self.shore - self.position
+        return float((np.degrees(np.arctan2(east, -south)) - self.yaw + 180) % 360 - 180)
 
     @property
     def sees_open(self) -> bool:

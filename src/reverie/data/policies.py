@@ -27,7 +27,7 @@ WALKING_KEYS = frozenset({"forward", "back", "left", "right"})
 
 MIX = {"options": 0.70, "sticky": 0.15, "still": 0.10, "tests": 0.05}
 """Share of an episode's time."""
-TYPICAL_TICKS = {"options": 35, "sticky": 70, "still": 29, "tests": 92}
+TYPICAL_TICKS = {"options": 36, "sticky": 66, "still": 29, "tests": 74}
 """How long one option of each part takes; with it, shares of time become chances."""
 
 OPTIONS: Mapping[str, Mapping[Option, float]] = {
@@ -39,7 +39,7 @@ OPTIONS: Mapping[str, Mapping[Option, float]] = {
         options.walk_back: 1.2,
         options.look_around: 1.6,
         options.look_up_and_down: 0.8,
-        options.mine: 1.8,
+        options.mine: 2.3,
         options.place: 2.4,
         options.pillar: 0.5,
         options.switch_slots: 0.6,
@@ -92,7 +92,7 @@ class Scripted:
         if self.part == "sticky":
             self.current = "sticky"
             return sticky(body, body.ticks(40, 120))
-        if body.in_water and body.chance(0.75):
+        if body.is_afloat and body.chance(0.75):
             option = options.swim
         elif self.part != "still" and body.is_trapped:
             option = options.way_out
@@ -214,7 +214,7 @@ def sticky(body: Body, num_ticks: int | None = None) -> Steps:
     release = np.array([{"forward": 0.04, "break": 0.1, "use": 0.4}.get(key, 0.08) for key in keys])
     speed, restlessness = np.zeros(2), float(rng.uniform(0.3, 3.0))
     tick = 0
-    while num_ticks is None or tick < num_ticks:
+    while num_ticks is None or (tick < num_ticks and not (body.is_afloat and body.chance(0.04))):
         draw = rng.random(len(keys))
         held = np.where(held, draw > release, draw < press)
         speed = 0.85 * speed + rng.normal(0, [restlessness, restlessness / 2])
