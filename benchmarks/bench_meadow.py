@@ -54,7 +54,7 @@ def main() -> int:
     digger = Meadow(2)
     rows.append(("a tick of digging down", 1e3 * mean_s(lambda: digger.advance(DIG), 90), "ms"))
     for name, value, unit in rows:
-        print(f"{name:28} {value:10.1f} {unit}")
+        print(f"{name:28} {value:12.2f} {unit}")
     machine = {"machine": platform.machine(), "processor": processor(), "cores": os.cpu_count()}
     print(json.dumps({"benchmark": "meadow", **machine, **{n: round(v, 3) for n, v, _ in rows}}))
     return 0

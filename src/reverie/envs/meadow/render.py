@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from reverie.envs.meadow import blocks as b
 from reverie.envs.meadow.grid import hash01, kernel
-from reverie.envs.meadow.shade import CLOUD_SIZE, ray_colour
+from reverie.envs.meadow.shade import ray_colour
 
 TAN_HALF_FOV = 0.75
 """Half the width of the picture at distance 1: a horizontal field of view of 74 degrees."""
@@ -48,24 +48,6 @@ def crack_map() -> NDArray[np.float64]:
     return stages
 
 
-def cloud_map(seed: int) -> NDArray[np.float64]:
-    """float64 [CLOUD_SIZE, CLOUD_SIZE]: cover of the cloud layer, 0..0.85, tiling."""
-    grid = np.arange(CLOUD_SIZE)
-    total = np.zeros((CLOUD_SIZE, CLOUD_SIZE))
-    for octave, cells in enumerate((8, 16, 32)):
-        lattice = np.array(
-            [[hash01(i, octave, k, seed + 141) for i in range(cells)] for k in range(cells)]
-        )
-        at = grid * cells / CLOUD_SIZE
-        i = at.astype(np.int64)
-        f = at - i
-        f = f * f * (3 - 2 * f)
-        rows = lattice[i] * (1 - f)[:, None] + lattice[(i + 1) % cells] * f[:, None]
-        total += 0.5**octave * (rows[:, i] * (1 - f) + rows[:, (i + 1) % cells] * f)
-    cover = np.clip((total / 1.75 - 0.5) / 0.24, 0, 1)
-    return 0.85 * cover * cover * (3 - 2 * cover)
-
-
 @kernel
 def _ray(camera, optics, column, row, width, height):
     """Unit vector through a point of the picture. camera: sin/cos of yaw and of pitch
@@ -83,28 +65,11 @@ def _ray(camera, optics, column, row, width, height):
 
 
 @kernel
-def draw_scene(
-    cells,
-    skip,
-    light,
-    textures,
-    face_textures,
-    cracks,
-    sun,
-    sky,
-    clouds,
-    aim,
-    eye,
-    camera,
-    optics,
-    in_water,
-    picture,
-    keys,
-):
+def draw_scene(scene, air, aim, eye, camera, optics, in_water, picture, keys):
     """Draw the world into `picture` float32 [h, w, 3] (0..1); `keys` int64 [h, w] is scratch.
 
-    The first pass sends a ray through the middle of every pixel; the second adds two more to
-    those on an edge.
+    scene, air, aim: see `shade.ray_colour`. The first pass sends a ray through the middle of every
+    pixel; the second adds two more to those on an edge.
     """
     height, width = keys.shape
     for smooth in range(2):
@@ -113,17 +78,15 @@ def draw_scene(
                 if smooth and not _is_edge(picture, keys, row, column):
                     continue
                 total_r, total_g, total_b, key = 0.0, 0.0, 0.0, 0
-                num_rays = 2 if smooth else 1
-                for i in range(num_rays):
+                for i in range(2 if smooth else 1):
                     at_column, at_row = column + 0.5, row + 0.5
                     if smooth:
                         at_column += _SUBPIXELS[i][0]
                         at_row += _SUBPIXELS[i][1]
-                    dx, dy, dz = _ray(camera, optics, at_column, at_row, width, height)
+                    ray = _ray(camera, optics, at_column, at_row, width, height)
                     red, green, blue, key = ray_colour(
-                        cells, skip, light, textures, face_textures, cracks, sun, sky, clouds, aim,
-                        eye[0], eye[1], eye[2], dx, dy, dz, optics[2], in_water,
-                    )  # fmt: skip
+                        scene, air, aim, eye, ray, optics[2], in_water
+                    )
                     total_r += min(red, 1.0)
                     total_g += min(green, 1.0)
                     total_b += min(blue, 1.0)

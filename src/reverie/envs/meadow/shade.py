@@ -1,4 +1,4 @@
-"""What colour a ray sees: sky, lit and textured blocks, water, fog."""
+"""What colour a ray sees: lit and textured blocks, water, fog, and the sky behind them."""
 
 from __future__ import annotations
 
@@ -12,72 +12,21 @@ from reverie.envs.meadow.grid import (
     SHIFT_X,
     SHIFT_Z,
     UP,
-    hash01,
     inlined_kernel,
     kernel,
 )
 from reverie.envs.meadow.light import OPAQUE
 from reverie.envs.meadow.rays import AIR_RAY, WATER_RAY, trace
+from reverie.envs.meadow.sky import sky_colour
 
-CLOUD_SIZE = 64
 FAR = 62.0
 """Nothing is seen beyond this many blocks: the fog has closed by then."""
 _BYTE = 1.0 / 255.0
 _MURKY = 24.0
 """Nothing is seen through this much water."""
-BREAK_TICKS = 6
 
 # Brightness of a face by where it looks: west, east, down, up, north, south.
 _AMBIENT_OF_FACE = (0.84, 0.84, 0.66, 1.0, 0.92, 0.92)
-
-
-@kernel
-def cloud_cover(clouds, dx, dy, dz):
-    """How cloudy the sky is in a direction, 0..1: a flat layer of noise high above, thinning
-    towards the horizon.
-    """
-    if dy < 0.04:
-        return 0.0
-    u, v = 5.5 * dx / (dy + 0.12) + 200.0, 5.5 * dz / (dy + 0.12) + 200.0
-    iu, iv = int(np.floor(u)), int(np.floor(v))
-    fu, fv = u - iu, v - iv
-    m = CLOUD_SIZE - 1
-    top = clouds[iv & m, iu & m] * (1 - fu) + clouds[iv & m, (iu + 1) & m] * fu
-    low = clouds[(iv + 1) & m, iu & m] * (1 - fu) + clouds[(iv + 1) & m, (iu + 1) & m] * fu
-    fade = min(1.0, (dy - 0.04) * 5.0)
-    return (top * (1 - fv) + low * fv) * fade
-
-
-@kernel
-def sky_colour(sky, sun, clouds, dx, dy, dz):
-    """Colour of the sky along a unit vector: a gradient, the sun and its glow, clouds."""
-    rest = 1.0 - min(max(dy, 0.0), 1.0)
-    low = rest * rest
-    low = low * low * (0.7 + 0.3 * rest)
-    red = sky[c.ZENITH] + (sky[c.HORIZON] - sky[c.ZENITH]) * low
-    green = sky[c.ZENITH + 1] + (sky[c.HORIZON + 1] - sky[c.ZENITH + 1]) * low
-    blue = sky[c.ZENITH + 2] + (sky[c.HORIZON + 2] - sky[c.ZENITH + 2]) * low
-    if sky[c.STARS] > 0.0 and dy > 0.03:
-        u, v = int(np.floor(60.0 * dx / (dy + 0.4))), int(np.floor(60.0 * dz / (dy + 0.4)))
-        bright = hash01(u, v, 0, 5)
-        if bright > 0.988:
-            shine = sky[c.STARS] * (bright - 0.98) * 30.0 * min(1.0, 5.0 * dy)
-            red, green, blue = red + 0.9 * shine, green + 0.95 * shine, blue + shine
-    cover = sky[c.CLOUD_AMOUNT] * cloud_cover(clouds, dx, dy, dz)
-    red += (sky[c.CLOUD] - red) * cover
-    green += (sky[c.CLOUD + 1] - green) * cover
-    blue += (sky[c.CLOUD + 2] - blue) * cover
-    facing = dx * sun[0] + dy * sun[1] + dz * sun[2]
-    if facing > 0.6:
-        halo = (facing - 0.6) * 2.5
-        halo = halo * halo * halo
-        disc = min(max((facing - 0.9965) * 600.0, 0.0), 1.0) * sky[c.DISC]
-        glow = (0.42 * halo * halo * (0.4 + 0.6 * sky[c.DISC]) + disc) * (1.0 - 0.6 * cover)
-        glow = min(glow, 1.0)
-        red += (sky[c.GLOW] - red) * glow
-        green += (sky[c.GLOW + 1] - green) * glow
-        blue += (sky[c.GLOW + 2] - blue) * glow
-    return red, green, blue
 
 
 @kernel
@@ -191,39 +140,50 @@ def _mark_target(aim, cracks, u, v, width):
     return factor
 
 
+@kernel
+def _face_point(face, px, py, pz, dx, dy, dz):
+    """Where on a face a point of its cell lies (u, v from the top left), the axes that u and v run
+    along, and how squarely the ray meets the face.
+    """
+    if face >> 1 == 0:
+        return pz, 1.0 - py, 2, 1, abs(dx)
+    if face >> 1 == 1:
+        return px, pz, 0, 2, abs(dy)
+    return px, 1.0 - py, 0, 1, abs(dz)
+
+
+@kernel
+def _light_colour(sky, block, face, direct, open_sky, lamp, crystal):
+    """Red, green and blue of the light on a face from its four kinds of light (0..1)."""
+    open_sky = (0.34 + 0.66 * open_sky) * _AMBIENT_OF_FACE[face]
+    lamp *= 0.25 + 0.75 * lamp
+    if block == b.LAMP:
+        lamp, crystal = 1.3, 0.0
+    elif block == b.CRYSTAL:
+        open_sky, lamp, crystal = 0.0, 0.0, 1.25
+    red = sky[c.AMBIENT] * open_sky + sky[c.SUN_LIGHT] * direct
+    green = sky[c.AMBIENT + 1] * open_sky + sky[c.SUN_LIGHT + 1] * direct
+    blue = sky[c.AMBIENT + 2] * open_sky + sky[c.SUN_LIGHT + 2] * direct
+    # Lamps fill what daylight leaves dark, so that they do not bleach a sunny wall.
+    dark = max(0.12, 1.0 - green)
+    red += dark * (0.98 * lamp + 0.42 * crystal)
+    green += dark * (0.80 * lamp + 0.78 * crystal)
+    blue += dark * (0.56 * lamp + 0.82 * crystal)
+    return red, green, blue
+
+
 @inlined_kernel
-def block_colour(
-    cells,
-    light,
-    textures,
-    face_textures,
-    cracks,
-    sun,
-    sky,
-    aim,
-    hit,
-    ox,
-    oy,
-    oz,
-    dx,
-    dy,
-    dz,
-    spread,
-):
+def block_colour(scene, air, aim, hit, eye, ray, spread):
     """Colour of the block face that a ray hit, and a number that tells its plane from others (for
     finding edges).
     """
+    cells, _, light, textures, face_textures, cracks = scene
+    sun, sky, _ = air
     t, x, y, z, face, part = hit
-    axis = face >> 1
     cell = _neighbour(x, y, z, 0, 0)
     block = cells[cell]
-    px, py, pz = ox + dx * t - x, oy + dy * t - y, oz + dz * t - z
-    if axis == 0:
-        u, v, axis_u, axis_v, facing = pz, 1.0 - py, 2, 1, abs(dx)
-    elif axis == 1:
-        u, v, axis_u, axis_v, facing = px, pz, 0, 2, abs(dy)
-    else:
-        u, v, axis_u, axis_v, facing = px, 1.0 - py, 0, 1, abs(dz)
+    px, py, pz = eye[0] + ray[0] * t - x, eye[1] + ray[1] * t - y, eye[2] + ray[2] * t - z
+    u, v, axis_u, axis_v, facing = _face_point(face, px, py, pz, ray[0], ray[1], ray[2])
     texture = b.STEM_TEXTURE if part == 1 else face_textures[block, face]
     footprint = 32.0 * spread * t / max(facing, 0.12)
     if block >= b.FIRST_FLOWER:
@@ -231,45 +191,26 @@ def block_colour(
     u, v = min(max(u, 0.0), 0.999999), min(max(v, 0.0), 0.999999)
     red, green, blue = texel(textures, texture, u, v, footprint)
 
-    outward = 1 if face & 1 else -1
-    fx, fy, fz = x, y, z
-    if block < b.FIRST_SMALL:
-        if axis == 0:
-            fx += outward
-        elif axis == 1:
-            fy += outward
-        else:
-            fz += outward
+    axis, outward = face >> 1, (1 if face & 1 else -1)
+    # Light is looked up in front of the face; a small block is lit where it stands.
+    step = outward if block < b.FIRST_SMALL else 0
+    fx, fy, fz = x + step * (axis == 0), y + step * (axis == 1), z + step * (axis == 2)
     lit_v = v if axis == 1 else 1.0 - v
     direct, open_sky, lamp, crystal = face_light(light, fx, fy, fz, axis_u, axis_v, u, lit_v)
-    slope = max(0.0, outward * sun[axis])
-    if block >= b.FIRST_FLOWER:
-        slope = 0.6
-    direct *= slope
-    open_sky = (0.34 + 0.66 * open_sky) * _AMBIENT_OF_FACE[face]
-    lamp *= 0.25 + 0.75 * lamp
-    if block == b.LAMP:
-        lamp, crystal = 1.3, 0.0
-    elif block == b.CRYSTAL:
-        open_sky, lamp, crystal = 0.0, 0.0, 1.25
+    direct *= 0.6 if block >= b.FIRST_FLOWER else max(0.0, outward * sun[axis])
+    light_r, light_g, light_b = _light_colour(sky, block, face, direct, open_sky, lamp, crystal)
+
     # Blocks differ a little, so that a plain far away still shows that it moves.
     shade = 0.965 + 0.07 * ((((cell * 2654435761) & 0xFFFFFFFF) >> 16) & 255) / 255.0
     if x == int(aim[0]) and y == int(aim[1]) and z == int(aim[2]):
         shade *= _mark_target(aim, cracks, u, v, max(0.03, 1.1 * spread * t))
-    light_r = sky[c.AMBIENT] * open_sky + sky[c.SUN_LIGHT] * direct
-    light_g = sky[c.AMBIENT + 1] * open_sky + sky[c.SUN_LIGHT + 1] * direct
-    light_b = sky[c.AMBIENT + 2] * open_sky + sky[c.SUN_LIGHT + 2] * direct
-    # Lamps fill what daylight leaves dark, so that they do not bleach a sunny wall.
-    dark = max(0.12, 1.0 - light_g)
-    red *= shade * (light_r + dark * (0.98 * lamp + 0.42 * crystal))
-    green *= shade * (light_g + dark * (0.80 * lamp + 0.78 * crystal))
-    blue *= shade * (light_b + dark * (0.56 * lamp + 0.82 * crystal))
     plane = x if axis == 0 else (y if axis == 1 else z)
-    return red, green, blue, (texture * 6 + face) * 1024 + (plane & 1023)
+    key = (texture * 6 + face) * 1024 + (plane & 1023)
+    return red * shade * light_r, green * shade * light_g, blue * shade * light_b, key
 
 
 @kernel
-def _trace_through_water(cells, skip, ox, oy, oz, dx, dy, dz):
+def _swim(cells, skip, ox, oy, oz, dx, dy, dz):
     """What a ray that starts in water meets: a hit as of `trace` (face -1: the sky, or nothing),
     and how far it swam.
     """
@@ -290,88 +231,78 @@ def _trace_through_water(cells, skip, ox, oy, oz, dx, dy, dz):
 
 
 @inlined_kernel
-def ray_colour(
-    cells,
-    skip,
-    light,
-    textures,
-    face_textures,
-    cracks,
-    sun,
-    sky,
-    clouds,
-    aim,
-    ox,
-    oy,
-    oz,
-    dx,
-    dy,
-    dz,
-    spread,
-    in_water,
-):
+def _follow(cells, skip, ox, oy, oz, dx, dy, dz, in_water):
+    """Follow a ray from the eye through air and water.
+
+    Returns the block that it ends at (a hit as of `trace`, face -1: the sky), the distance and the
+    face of what it met first in air (face -1 unless that was water), and how far it swam.
+    """
+    if in_water:
+        hit, swum = _swim(cells, skip, ox, oy, oz, dx, dy, dz)
+        return hit, 0.0, -1, swum
+    hit = trace(cells, skip, ox, oy, oz, dx, dy, dz, FAR, AIR_RAY)
+    t, x, y, z, face, _ = hit
+    if face < 0 or cells[_neighbour(x, y, z, 0, 0)] != b.WATER:
+        return hit, t, -1, 0.0
+    ahead = t + 1e-6
+    end, swum = _swim(cells, skip, ox + dx * ahead, oy + dy * ahead, oz + dz * ahead, dx, dy, dz)
+    return (end[0] + ahead, end[1], end[2], end[3], end[4], end[5]), t, face, swum
+
+
+@kernel
+def _sink(sky, red, green, blue, swum):
+    """Colour of something seen through water: it drowns in the water's own, red first."""
+    murk = swum / (swum + 7.0) if swum < _MURKY else 1.0
+    red += (sky[c.DEEP_WATER] - red) * min(1.0, murk * 1.25)
+    green += (sky[c.DEEP_WATER + 1] - green) * min(1.0, murk * 1.05)
+    blue += (sky[c.DEEP_WATER + 2] - blue) * murk
+    return red, green, blue
+
+
+@inlined_kernel
+def _mirror(textures, air, red, green, blue, eye, ray, t, spread):
+    """Colour of a surface of water: a reflection of the sky, stronger at a low angle, on top."""
+    rest = 1.0 - abs(ray[1])
+    strength = 0.12 + 0.62 * rest * rest * rest
+    px, pz = eye[0] + ray[0] * t, eye[2] + ray[2] * t
+    footprint = 28.0 * spread * t / max(abs(ray[1]), 0.1)
+    ripple = texel(textures, b.WATER_TEXTURE, px - np.floor(px), pz - np.floor(pz), footprint)
+    sheen = 0.9 + 0.9 * (ripple[1] - 0.62)
+    sky_r, sky_g, sky_b = sky_colour(air[1], air[0], air[2], ray[0], -ray[1], ray[2])
+    red += (sky_r * sheen - red) * strength
+    green += (sky_g * sheen - green) * strength
+    blue += (sky_b * sheen - blue) * strength
+    return red, green, blue
+
+
+@inlined_kernel
+def ray_colour(scene, air, aim, eye, ray, spread, in_water):
     """Colour (0..1) along one ray from the eye, and a number that changes where the picture has
     an edge.
 
-    Water seen from outside shows what lies below, under a reflection of the sky that grows at a
-    low angle.
+    scene: cells, skip, light, textures, face textures, cracks. air: direction of the sun, values
+    of the sky, clouds. aim: aimed cell, face, crack stage. eye, ray: a point and a unit vector.
+    spread: size of a pixel at distance 1.
     """
-    surface_t, swum, surface_face = 0.0, 0.0, -1
-    if in_water:
-        hit, swum = _trace_through_water(cells, skip, ox, oy, oz, dx, dy, dz)
-    else:
-        hit = trace(cells, skip, ox, oy, oz, dx, dy, dz, FAR, AIR_RAY)
-        surface_t = hit[0]
-        if hit[4] >= 0 and cells[_neighbour(hit[1], hit[2], hit[3], 0, 0)] == b.WATER:
-            surface_face = hit[4]
-            ahead = surface_t + 1e-6
-            hit, swum = _trace_through_water(
-                cells, skip, ox + dx * ahead, oy + dy * ahead, oz + dz * ahead, dx, dy, dz
-            )
-            hit = (hit[0] + ahead, hit[1], hit[2], hit[3], hit[4], hit[5])
+    cells, skip, _, textures, _, _ = scene
+    sun, sky, clouds = air
+    hit, surface_t, surface_face, swum = _follow(
+        cells, skip, eye[0], eye[1], eye[2], ray[0], ray[1], ray[2], in_water
+    )
     if hit[4] >= 0:
-        red, green, blue, key = block_colour(
-            cells,
-            light,
-            textures,
-            face_textures,
-            cracks,
-            sun,
-            sky,
-            aim,
-            hit,
-            ox,
-            oy,
-            oz,
-            dx,
-            dy,
-            dz,
-            spread,
-        )
+        red, green, blue, key = block_colour(scene, air, aim, hit, eye, ray, spread)
     else:
-        red, green, blue = sky_colour(sky, sun, clouds, dx, dy, dz)
+        red, green, blue = sky_colour(sky, sun, clouds, ray[0], ray[1], ray[2])
         key = -1
     if in_water or surface_face >= 0:
-        murk = swum / (swum + 7.0) if swum < _MURKY else 1.0
-        red += (sky[c.DEEP_WATER] - red) * min(1.0, murk * 1.25)
-        green += (sky[c.DEEP_WATER + 1] - green) * min(1.0, murk * 1.05)
-        blue += (sky[c.DEEP_WATER + 2] - blue) * murk
+        red, green, blue = _sink(sky, red, green, blue, swum)
         key = (key & 0xFFFFF) + (1 << 22)
     if surface_face == UP:
-        rest = 1.0 - abs(dy)
-        mirror = 0.12 + 0.62 * rest * rest * rest
-        px, pz = ox + dx * surface_t, oz + dz * surface_t
-        footprint = 28.0 * spread * surface_t / max(abs(dy), 0.1)
-        ripple = texel(textures, b.WATER_TEXTURE, px - np.floor(px), pz - np.floor(pz), footprint)
-        sheen = 0.9 + 0.9 * (ripple[1] - 0.62)
-        sky_r, sky_g, sky_b = sky_colour(sky, sun, clouds, dx, -dy, dz)
-        red += (sky_r * sheen - red) * mirror
-        green += (sky_g * sheen - green) * mirror
-        blue += (sky_b * sheen - blue) * mirror
+        red, green, blue = _mirror(textures, air, red, green, blue, eye, ray, surface_t, spread)
     if surface_t > sky[c.FOG_START] and not in_water and (hit[4] >= 0 or surface_face >= 0):
         fog = min((surface_t - sky[c.FOG_START]) / (sky[c.FOG_END] - sky[c.FOG_START]), 1.0)
         fog = fog * fog * (2.0 - fog)
-        sky_r, sky_g, sky_b = sky_colour(sky, sun, clouds, dx, max(dy, 0.0), dz)
+        sky_r, sky_g, sky_b = sky_colour(sky, sun, clouds, ray[0], max(ray[1], 0.0), ray[2])
         red += (sky_r - red) * fog
         green += (sky_g - green) * fog
         blue += (sky_b - blue) * fog

@@ -22,7 +22,7 @@ from reverie.envs.meadow import light, physics, render, terrain, textures
 from reverie.envs.meadow.conditions import Conditions, make_sky
 from reverie.envs.meadow.grid import HEIGHT, MASK, NUM_CELLS, SIZE, cell_index, hash01
 from reverie.envs.meadow.rays import SOLID_RAY, trace
-from reverie.envs.meadow.shade import BREAK_TICKS
+from reverie.envs.meadow.sky import cloud_map
 
 KEYMAP = {
     "w": "forward", "arrowup": "forward", "s": "back", "arrowdown": "back",
@@ -42,6 +42,8 @@ REACH = 4.5
 """How far the player can break and place, in blocks."""
 VIEW = 40.0
 """A player who starts somewhere compares views of this many blocks."""
+BREAK_TICKS = 6
+"""A block is gone after this many ticks of breaking; cracks show after each but the last."""
 PLACE_TICKS = 4
 """While `use` is held, a block is placed at most every so many ticks."""
 HIGHEST_BLOCK = HEIGHT - 5
@@ -82,7 +84,7 @@ class Meadow:
         self._skip = np.empty(8 * NUM_CELLS, np.uint8)
         self._light = np.zeros((NUM_CELLS, 4), np.uint8)
         light.fill_skip(self.cells, self._skip)
-        self._clouds = render.cloud_map(self.seed)
+        self._clouds = cloud_map(self.seed)
         self._aim = np.array([-1.0, -1.0, -1.0, -1.0, 0.0])  # aimed cell, face, crack stage
         self._breaking = (-1, -1, -1)
         self._break_ticks = 0
@@ -257,13 +259,14 @@ class Meadow:
     def render(self) -> Pixels:
         """The picture now, uint8 [h, w, 3]."""
         eye = self._eye()
-        eye_block = self.block(*(int(np.floor(value)) for value in eye))
+        face_textures, cracks = b.FACE_TEXTURES, render.crack_map()
+        scene = (self.cells, self._skip, self._light, self._textures, face_textures, cracks)
+        air = (self._sky.sun, self._sky.values, self._clouds)
+        optics = render.lens(self.width, self.height)
+        in_water = self.block(*(int(np.floor(value)) for value in eye)) == b.WATER
         render.draw_scene(
-            self.cells, self._skip, self._light, self._textures, b.FACE_TEXTURES,
-            render.crack_map(), self._sky.sun, self._sky.values, self._clouds, self._aim, eye,
-            self._camera(), render.lens(self.width, self.height), eye_block == b.WATER,
-            self._picture, self._keys,
-        )  # fmt: skip
+            scene, air, self._aim, eye, self._camera(), optics, in_water, self._picture, self._keys
+        )
         out = np.empty((self.height, self.width, 3), np.uint8)
         weather = {"rain": 1, "snow": 2}.get(self.conditions.weather, 0)
         render.finish(self._picture, weather, self.tick, out)
