@@ -188,6 +188,17 @@ def test_the_documents_name_commands_that_exist():
         )
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_python_in_the_documents_runs(
+    path: Path, tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Every example, as it stands there, on a toy world in place of the bundled one."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S)
+    for block in blocks:
+        exec(compile(block.replace('"meadow"', repr(str(tiny_path))), path.name, "exec"), {})
+
+
 def test_the_page_of_commands_is_current():
     result = run_python("scripts/cli_page.py", "--check")
     assert result.returncode == 0, result.stderr
