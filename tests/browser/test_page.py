@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 
 from reverie.core import ReverieError
 from reverie.engine import Engine
+from reverie.server import SocketLimits
 from tests.browser import chromium
 from tests.browser.conftest import (
     OpenPage,
@@ -425,6 +426,32 @@ def test_a_world_that_does_not_load_says_why(open_page: OpenPage):
         expect(page.get_by_role("status")).to_contain_text(
             "The world did not load: model.safetensors is cut short; export it again"
         )
+
+
+def test_whoever_was_away_for_long_comes_back_with_a_key(open_page: OpenPage):
+    with running_server(landscape_engine, limits=SocketLimits(idle_s=0.7)) as url:
+        page = open_page(url, **STILL)
+        play(page)
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("status")).to_contain_text(
+            "Nobody played for 0.7 s; the place was given back"
+        )
+        expect(page.get_by_role("button", name="Continue")).to_be_visible()
+        page.wait_for_timeout(500)
+        assert stats(page)["state"] == "released"
+        page.keyboard.press("x")
+        wait_until(page, "s.state === 'paused'")
+
+
+def test_a_hidden_page_stands_still(served: Any, open_page: OpenPage):
+    page = open_page(served[0], **STILL)
+    play(page)
+    hide = "Object.defineProperty(document, 'hidden', { value: true, configurable: true })"
+    page.evaluate(f"{hide}; document.dispatchEvent(new Event('visibilitychange'))")
+    wait_until(page, "s.state === 'paused' && s.phase === 'paused'")
+    shown = stats(page)["framesShown"]
+    page.wait_for_timeout(300)
+    assert stats(page)["framesShown"] == shown
 
 
 def test_a_start_that_there_is_not_says_so(served: Any, open_page: OpenPage):

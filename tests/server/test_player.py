@@ -225,6 +225,17 @@ def test_a_second_tab_plays_its_own_world_where_there_is_room(url: str):
         assert "queued" not in [state["state"] for state in second.states]
 
 
+def test_waiting_in_the_queue_is_no_silence():
+    with served(num_slots=1, silent_s=0.6, idle_s=0.6) as (url, _), player(url) as first:
+        first.frame()
+        with player(url) as second:
+            second.until_state("queued")
+            first.frames_within(1.5, acknowledge=True)
+            first.socket.close()
+            assert second.frame().frame_index == 0
+            assert second.error == ""
+
+
 def test_a_full_queue_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("reverie.engine.engine.MAX_WAITING", 1)
     with served(num_slots=1) as (url, _), player(url) as first:

@@ -13,7 +13,9 @@ export type Trouble =
   /** Comes back in retryMs. */
   | { kind: "lost"; line: string; retryMs: number }
   /** Trying again at once would not help: the player decides. */
-  | { kind: "refused"; line: string };
+  | { kind: "refused"; line: string }
+  /** Nobody was here for long, and the place was given back. */
+  | { kind: "released"; line: string };
 
 const FIRST_RETRY_MS = 250;
 const MAX_RETRY_MS = 4000;
@@ -83,6 +85,10 @@ export class Connection {
 
   private closed(code: number): void {
     this.socket = null;
+    if (code === CLOSE.silent) {
+      this.onTrouble({ kind: "released", line: this.line });
+      return;
+    }
     if (NO_RETRY.includes(code)) {
       this.onTrouble({ kind: "refused", line: this.line || "The server refused." });
       return;

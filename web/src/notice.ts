@@ -24,8 +24,8 @@ export class Notice {
 
   trouble(trouble: Trouble): void {
     this.clear();
-    if (trouble.kind === "refused") {
-      this.show(sentence(trouble.line), "trouble", "Try again");
+    if (trouble.kind !== "lost") {
+      this.show(sentence(trouble.line), "trouble", trouble.kind === "refused" ? "Try again" : "Continue");
       return;
     }
     const endMs = performance.now() + trouble.retryMs;

@@ -22,7 +22,7 @@ import { ActionSender } from "./sender";
 import { Touch } from "./touch";
 
 type Phase = "title" | "playing" | "paused";
-type Link = SessionState | "connecting" | "lost" | "refused";
+type Link = SessionState | "connecting" | Trouble["kind"];
 
 const DRIFT_DEG_PER_S = 5;
 const REST_AFTER_MS = 30_000;
@@ -154,7 +154,7 @@ export class Page {
       const periodMs = 1000 / hello.fps;
       this.sender = new ActionSender(this.controls, this.latency, (message) => this.connection.send(message), periodMs);
       window.clearInterval(this.keepAliveTimer);
-      this.keepAliveTimer = window.setInterval(() => this.sender?.keepAlive(this.session === "playing"), periodMs);
+      this.keepAliveTimer = window.setInterval(() => this.session === "playing" && this.sender?.keepAlive(), periodMs);
       this.screen.setSize(hello.width, hello.height);
       this.menu.build(hello, this.wishes.start, Number(this.wishes.steps ?? Math.min(...hello.steps)));
       this.touch.build(this.controls);
@@ -237,7 +237,9 @@ export class Page {
     this.drift();
   }
 
+  /** Somebody is here. */
   private stir(): void {
+    if (this.session === "released") this.connection.open();
     if (this.phase === "title" && this.resting) this.enter("title");
   }
 

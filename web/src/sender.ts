@@ -5,7 +5,6 @@ import type { LatencyLog } from "./latency";
 import { packAction, type FrameMessage } from "./protocol";
 
 const MIN_GAP_MS = 8;
-const SILENCE_MS = 2000;
 
 export class ActionSender {
   private seq = 0;
@@ -42,10 +41,9 @@ export class ActionSender {
     this.flush();
   }
 
-  /** Call about once a frame time: where no frames arrive, something must still be said now and then. */
-  keepAlive(playing: boolean): void {
-    const silence = performance.now() - this.lastSentMs;
-    if (silence > (playing ? 1.5 * this.periodMs : SILENCE_MS)) this.flush();
+  /** Call about once a frame time while playing: held keys are repeated where no frames arrive to do it. */
+  keepAlive(): void {
+    if (performance.now() - this.lastSentMs > 1.5 * this.periodMs) this.flush();
   }
 
   private input(eventMs: number | null, urgent: boolean): void {

@@ -11,7 +11,7 @@ from reverie.server.protocol import CloseCode, ProtocolError
 class SocketLimits:
     """messages_per_s: sustained; twice as many in a burst. frames_in_flight: sent and not yet
     acknowledged. silent_s: without any message while frames are sent; idle_s: without any message
-    otherwise. After that the place goes to someone else.
+    while paused. After that the place goes to someone else.
     """
 
     messages_per_s: float = 300.0

@@ -107,6 +107,7 @@ class Player:
                 state = (session.state.value, session.position)
                 if state != told:
                     told = state
+                    self._heard_s = time.monotonic()  # waiting in the queue was no silence
                     count_state(state[0])
                     await self._tell_state(session, *state)
                 room = len(self._in_flight) < self._limits.frames_in_flight
@@ -114,7 +115,7 @@ class Player:
                 if frame is not None:
                     await self._send_frame(frame, fps)
                     continue
-                self._release_the_silent(playing=state[0] == "playing")
+                self._release_the_silent(state[0])
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_SILENCE_CHECK_S):
                         await self._news.wait()
@@ -137,11 +138,15 @@ class Player:
         if state == "ended":
             raise ReverieError(session.reason or "the session ended")
 
-    def _release_the_silent(self, playing: bool) -> None:
-        limit_s = self._limits.silent_s if playing else self._limits.idle_s
+    def _release_the_silent(self, state: str) -> None:
+        if state == "queued":
+            return  # holds no place; the transport's pings tell whether anybody is there
+        limits = self._limits
+        limit_s = limits.silent_s if state == "playing" else limits.idle_s
         if time.monotonic() - self._heard_s > limit_s:
+            what = "no sign of life" if state == "playing" else "nobody played"
             raise ProtocolError(
-                CloseCode.SILENT, f"no sign of life for {limit_s:g} s; the place was given back"
+                CloseCode.SILENT, f"{what} for {limit_s:g} s; the place was given back"
             )
 
     # Actions in.
