@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from reverie import world as worlds
 from reverie.world import World
 from tests.tiny_world import write_tiny_world
+
+# Networks of tests are tiny: a second thread only waits for the first. Read when torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

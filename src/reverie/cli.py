@@ -284,6 +284,9 @@ def train(
         int | None, typer.Option(help="Training frames to render; all if not given.", min=1)
     ] = None,
     save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=1)] = 240.0,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Compile the denoiser's layers.")
+    ] = True,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Of weights, noise and order.", min=0)] = 0,
     as_json: AsJson = False,
@@ -296,7 +299,13 @@ def train(
     from reverie.train.run import RunConfig
 
     config = RunConfig(
-        steps, batch_size, learning_rate, save_every_s=save_every, seed=seed, threads=threads
+        steps,
+        batch_size,
+        learning_rate,
+        save_every_s=save_every,
+        seed=seed,
+        threads=threads,
+        compile=compiled,
     )
     trained = train_stage(stage, data, out, size, config, frames)
     if trained.step < steps:  # stopped with Ctrl-C: whatever comes next must not run on it
@@ -340,6 +349,9 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="Denoising steps per frame.", min=1)] = 1,
     clips: Annotated[int, typer.Option(help="Held-out moments to play from.", min=1)] = 48,
     seconds: Annotated[float, typer.Option(help="Length of the long play.", min=1)] = 60.0,
+    probe_steps: Annotated[
+        int, typer.Option(help="Training steps of the inverse-dynamics probe.", min=1)
+    ] = 1500,
     as_json: AsJson = False,
 ) -> None:
     """Measure a world against episodes it never saw; exit code 1 if it misses a threshold."""
@@ -348,7 +360,15 @@ def evaluate(
 
     found = worlds.load(world)
     _expect_steps(found.config.denoising_steps, steps)
-    report = measure(found, data, out, num_steps=steps, num_clips=clips, play_s=seconds)
+    report = measure(
+        found,
+        data,
+        out,
+        num_steps=steps,
+        num_clips=clips,
+        play_s=seconds,
+        probe_steps=probe_steps,
+    )
     lines = "\n".join(f"{name:<24} {value}" for name, value in report.items())
     _report(report, lines, as_json)
     if report["missed"]:

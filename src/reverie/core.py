@@ -1,9 +1,10 @@
 """The values that travel from a key press to a picture: actions, controls, frames, deadlines.
 
-Pure values: standard library and numpy only. Everything else in Reverie may import this module; it imports nothing of Reverie.
+Pure values: standard library and numpy only. Everything else in Reverie may import this module; it
+imports nothing of Reverie.
 
-Sign conventions, everywhere: yaw grows to the right, pitch grows downwards (as a mouse moves on a screen), both in degrees.
-Slots are numbered from 1, as on the keyboard.
+Sign conventions, everywhere: yaw grows to the right, pitch grows downwards (as a mouse moves on a
+screen), both in degrees. Slots are numbered from 1, as on the keyboard.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ Pixels = NDArray[np.uint8]
 class ReverieError(ValueError):
     """Something a person asked for cannot be done: a bad value, a broken file, a missing extra.
 
-    The message is one line for that person: it names the value, what was expected and what to do. Commands print it and
-    exit with code 2. A subclass of ValueError, so that code which knows nothing of Reverie can catch it too.
+    The message is one line for that person: it names the value, what was expected and what to do.
+    Commands print it and exit with code 2. A subclass of ValueError, so that code which knows
+    nothing of Reverie can catch it too.
     """
 
 
@@ -31,9 +33,9 @@ class ReverieError(ValueError):
 class Action:
     """What the world receives for one frame.
 
-    keys: names of the world's keys that are held (`ActionSpace.keys`, or a device key that its keymap knows, such as "w").
-    mouse: camera turn in degrees for this frame, (yaw to the right, pitch downwards).
-    slot: the selected hotbar slot, from 1; worlds without a hotbar ignore it.
+    keys: names of the world's keys that are held (`ActionSpace.keys`, or a device key that its
+    keymap knows, such as "w"). mouse: camera turn in degrees for this frame, (yaw to the right,
+    pitch downwards). slot: the selected hotbar slot, from 1; worlds without a hotbar ignore it.
     """
 
     keys: frozenset[str] = frozenset()
@@ -44,7 +46,9 @@ class Action:
         self, keys: Iterable[str] = (), mouse: tuple[float, float] = (0.0, 0.0), slot: int = 1
     ) -> None:
         if isinstance(keys, str):
-            raise ValueError(f"keys is the string {keys!r}; expected a set of names, such as {{{keys!r}}}")
+            raise ValueError(
+                f"keys is the string {keys!r}; expected a set of names, such as {{{keys!r}}}"
+            )
         object.__setattr__(self, "keys", frozenset(keys))
         object.__setattr__(self, "mouse", (float(mouse[0]), float(mouse[1])))
         object.__setattr__(self, "slot", int(slot))
@@ -52,13 +56,15 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class ActionSpace:
-    """Everything a world can be told, and how that becomes numbers. Travels with the world (`config.json`).
+    """Everything a world can be told, and how that becomes numbers. Travels with the world
+    (`config.json`).
 
     keys: names of the things that can be held, in the order of the encoded vector.
-    camera_limit: greatest camera turn per frame in degrees, along yaw and along pitch; 0 for a world without a camera.
-    num_slots: size of the hotbar; 0 for a world without one.
-    keymap: device key -> key name; the default bindings ("w" -> "forward"). Device keys are "a".."z", "0".."9", "arrowup",
-        "arrowdown", "arrowleft", "arrowright", "space", "shift", "control", "mouse0" (left), "mouse1", "mouse2" (right).
+    camera_limit: greatest camera turn per frame in degrees, along yaw and along pitch; 0 for a
+    world without a camera. num_slots: size of the hotbar; 0 for a world without one.
+    keymap: device key -> key name; the default bindings ("w" -> "forward"). Device keys are
+    "a".."z", "0".."9", "arrowup", "arrowdown", "arrowleft", "arrowright", "space", "shift",
+    "control", "mouse0" (left), "mouse1", "mouse2" (right).
     """
 
     keys: tuple[str, ...]
@@ -75,17 +81,22 @@ class ActionSpace:
             raise ValueError("action space: camera_limit and num_slots must not be negative")
         unknown = sorted(set(self.keymap.values()) - set(self.keys))
         if unknown:
-            raise ValueError(f"keymap leads to unknown keys {unknown}; the world knows {list(self.keys)}")
+            raise ValueError(
+                f"keymap leads to unknown keys {unknown}; the world knows {list(self.keys)}"
+            )
 
     @property
     def width(self) -> int:
-        """Length of an encoded action: one per key, two for the camera if there is one, one per slot."""
+        """Length of an encoded action: one per key, two for the camera if there is one, one per
+        slot.
+        """
         return len(self.keys) + (2 if self.camera_limit else 0) + self.num_slots
 
     def encode(self, action: Action) -> NDArray[np.float32]:
         """float32 [width]: held keys as 0/1, camera clipped to [-1, 1] of the limit, slot one-hot.
 
-        Raises ValueError on a key or slot that the world does not know, and on a camera that is not finite.
+        Raises ValueError on a key or slot that the world does not know, and on a camera that is not
+        finite.
         """
         vector = np.zeros(self.width, np.float32)
         for name in action.keys:
@@ -134,7 +145,8 @@ class ActionSpace:
 class Controls:
     """Raw state of the player's devices for one frame, before a keymap gives it meaning.
 
-    held: device keys (see `ActionSpace.keymap`). pointer: movement since the last frame, pixels (right, down). slot: from 1.
+    held: device keys (see `ActionSpace.keymap`). pointer: movement since the last frame, pixels
+    (right, down). slot: from 1.
     """
 
     held: frozenset[str] = frozenset()
@@ -144,7 +156,9 @@ class Controls:
 
 @dataclass(frozen=True, slots=True)
 class Keymap:
-    """Turns `Controls` into an `Action`: device key -> key name, and degrees of camera per pixel of pointer movement."""
+    """Turns `Controls` into an `Action`: device key -> key name, and degrees of camera per pixel of
+    pointer movement.
+    """
 
     bindings: Mapping[str, str]
     degrees_per_pixel: float = 0.15
@@ -160,9 +174,10 @@ class Keymap:
 class Frame:
     """One generated picture and where it belongs.
 
-    pixels: uint8 [h, w, 3]. frame_index: 0 for the first generated frame of a session. action_seq: sequence number of the
-    newest action that the frame answers (0: none yet). action_time_s: when that action arrived; started_s, finished_s:
-    when generating began and ended; all on the monotonic clock of the machine that generates.
+    pixels: uint8 [h, w, 3]. frame_index: 0 for the first generated frame of a session. action_seq:
+    sequence number of the newest action that the frame answers (0: none yet). action_time_s: when
+    that action arrived; started_s, finished_s: when generating began and ended; all on the
+    monotonic clock of the machine that generates.
     """
 
     pixels: Pixels
@@ -176,7 +191,9 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Deadline:
-    """When a session's next frame is due, on the monotonic clock. Orders by time, then by session, so ties are stable."""
+    """When a session's next frame is due, on the monotonic clock. Orders by time, then by session,
+    so ties are stable.
+    """
 
     deadline_s: float
     session_id: str

@@ -34,6 +34,8 @@ from reverie.data.parallel import map_in_order, progress_bar
 from reverie.data.segments import Segments
 
 STATE_FILE = "rendered.json"
+FRAMES_FOLDER = "frames"
+"""Inside a data set's folder, where training and evaluation keep its frames."""
 
 Job = tuple[int, int, int]
 """Index of an episode in its split, its first row, and the row after its last."""

@@ -96,7 +96,8 @@ def space_angles(config: DenoiserConfig) -> Float[Tensor, "n p"]:
 def rotate(
     x: Float[Tensor, "*b h n d"], cos: Float[Tensor, "*b 1 n p"], sin: Float[Tensor, "*b 1 n p"]
 ) -> Float[Tensor, "*b h n d"]:
-    first, second = x.chunk(2, -1)
+    half = cos.shape[-1]
+    first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
 
@@ -118,9 +119,13 @@ class Attention(nn.Module):
     def project(
         self, x: Float[Tensor, "*b n d"], cos: Tensor, sin: Tensor
     ) -> tuple[Float[Tensor, "*b h n dh"], Float[Tensor, "*b h n dh"], Float[Tensor, "*b h n dh"]]:
+        # Slices, here and below: `chunk` and `unbind` become slow sequences in ONNX.
+        joined, width = self.qkv(x), x.shape[-1]
         q, k, v = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(-2, -3)
-            for part in self.qkv(x).chunk(3, -1)
+            joined[..., i * width : (i + 1) * width]
+            .unflatten(-1, (self.num_heads, -1))
+            .transpose(-2, -3)
+            for i in range(3)
         )
         q = rotate(rms_norm(q) * self.q_scale, cos, sin)
         k = rotate(rms_norm(k) * self.k_scale, cos, sin)
@@ -137,8 +142,8 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, -1)
-        return self.down(F.silu(gate) * up)
+        joined, hidden = self.gate_up(x), self.down.in_features
+        return self.down(F.silu(joined[..., :hidden]) * joined[..., hidden:])
 
 
 class Block(nn.Module):
@@ -157,7 +162,7 @@ class Block(nn.Module):
         self, x: Float[Tensor, "*b n d"], shared: Float[Tensor, "*b 6 d"], cos: Tensor, sin: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [*b, heads, n, dh]."""
-        shift, scale = (shared + self.modulation)[..., None, :].unbind(-3)[:2]
+        shift, scale = ((shared + self.modulation)[..., i, None, :] for i in range(2))
         return self.attention.project(rms_norm(x) * (1 + scale) + shift, cos, sin)
 
     def after(
@@ -166,8 +171,8 @@ class Block(nn.Module):
         heads: Float[Tensor, "*b h n dh"],
         shared: Float[Tensor, "*b 6 d"],
     ) -> Float[Tensor, "*b n d"]:
-        modulation = (shared + self.modulation)[..., None, :].unbind(-3)
-        gate_attention, shift, scale, gate_mlp = modulation[2:]
+        modulation = shared + self.modulation
+        gate_attention, shift, scale, gate_mlp = (modulation[..., i, None, :] for i in range(2, 6))
         x = x + gate_attention * self.attention.merge(heads)
         return x + gate_mlp * self.mlp(rms_norm(x) * (1 + scale) + shift)
 
@@ -273,8 +278,8 @@ class Denoiser(nn.Module):
         return cos, sin
 
     def unembed_tokens(self, x: Tensor, condition: Tensor) -> Tensor:
-        shift, scale = self.modulate_out(condition)[..., None, :].chunk(2, -1)
-        return self.unembed(rms_norm(x) * (1 + scale) + shift)
+        joined, width = self.modulate_out(condition)[..., None, :], x.shape[-1]
+        return self.unembed(rms_norm(x) * (1 + joined[..., width:]) + joined[..., :width])
 
     def compile_blocks(self) -> None:
         """Compile the halves of every layer: one small graph each, in seconds, where the whole
@@ -326,9 +331,11 @@ class Denoiser(nn.Module):
         qs, ks, vs = q.unbind(1), k.unbind(1), v.unbind(1)
         past, current = [], []
         for j in range(num_frames):
+            # A context frame sees itself and `context` frames before, as when play commits it.
+            own = slice(max(0, j - self.config.context), j + 1)
+            past.append(attend(qs[j], torch.cat(ks[own], 2), torch.cat(vs[own], 2)))
             seen = slice(max(0, j + 1 - self.config.context), j + 1)
             past_k, past_v = torch.cat(ks[seen], 2), torch.cat(vs[seen], 2)
-            past.append(attend(qs[j], past_k, past_v))
             noisy = num_frames + j
             joined_k = torch.cat([past_k, ks[noisy]], 2)
             joined_v = torch.cat([past_v, vs[noisy]], 2)

@@ -34,6 +34,24 @@ class KVCache:
         like = denoiser.place
         self.k = [torch.zeros(shape, device=like.device) for _ in config.cached_layers]
         self.v = [torch.zeros(shape, device=like.device) for _ in config.cached_layers]
+        self.num_frames = [0] * batch_size
+
+    def forget(self, session: int) -> None:
+        """The next frame written to this session is its first; its index is a multiple of
+        `context`.
+        """
+        self.num_frames[session] = 0
+
+    def read(self, sessions: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values that these sessions remember. All must remember equally many frames."""
+        counts = {self.num_frames[session] for session in sessions}
+        if len(counts) > 1:
+            raise ValueError(f"sessions remember {sorted(counts)} frames; prefill them all first")
+        end = counts.pop() * self.num_tokens
+        rows = list(sessions)
+        whole = rows == list(range(len(self.num_frames)))
+        k, v = ([layer[..., :end, :] for layer in part] for part in (self.k, self.v))
+        return (k, v) if whole else ([layer[rows] for layer in k], [layer[rows] for layer in v])
 
     def write(
         self,
@@ -44,7 +62,13 @@ class KVCache:
     ) -> None:
         """Put one frame's entries, [b, heads, n, dh] per layer, where the ring says."""
         for row, (session, frame_index) in enumerate(zip(sessions, frame_indices, strict=True)):
-            first = frame_index % self.context * self.num_tokens
+            place = frame_index % self.context
+            if place > self.num_frames[session]:
+                raise ValueError(
+                    f"first frame has index {frame_index}; expected a multiple of {self.context}"
+                )
+            self.num_frames[session] = max(self.num_frames[session], place + 1)
+            first = place * self.num_tokens
             for cache, new in zip(self.k + self.v, new_k + new_v, strict=True):
                 cache[session, :, first : first + self.num_tokens] = new[row]
 
@@ -106,10 +130,7 @@ class Sampler:
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         level = torch.full((len(sessions),), signal, device=noisy.device)
         time_cos, time_sin = time_phases(self.denoiser, frame_indices)
-        rows = list(sessions)
-        whole = rows == list(range(len(self.cache.k[0])))
-        cache_k = self.cache.k if whole else [layer[rows] for layer in self.cache.k]
-        cache_v = self.cache.v if whole else [layer[rows] for layer in self.cache.v]
+        cache_k, cache_v = self.cache.read(sessions)
         size = torch.full_like(level, step_size)
         return self.denoiser.step(noisy, level, size, action, time_cos, time_sin, cache_k, cache_v)
 

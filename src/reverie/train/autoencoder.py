@@ -82,9 +82,7 @@ def load_autoencoder(folder: Path) -> Autoencoder:
 def encode_frames(network: Autoencoder, frames: NDArray[np.uint8]) -> Float[Tensor, "b n c"]:
     """Latents, float32, of frames uint8 [b, h, w, 3]."""
     device = next(network.parameters()).device
-    return network.encode(
-        to_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(device))
-    ).float()
+    return network.encode(to_pixels(torch.from_numpy(np.array(frames)).to(device))).float()
 
 
 @torch.no_grad()
@@ -95,18 +93,21 @@ def decode_frames(network: Autoencoder, latents: Float[Tensor, "b n c"]) -> NDAr
 
 
 def encode_all(network: Autoencoder, rendered: Rendered, file: Path) -> NDArray[np.float16]:
-    """Latents of every frame of a split, float16 [N, n, c], computed once and kept in `file` (a
-    .npy).
+    """Latents of every frame of a split, float16 [N, n, c], kept in `file` (a .npy).
+
+    Only frames that are not in the file yet are encoded: a split may have grown.
     """
-    if file.exists():
-        latents = np.load(file, mmap_mode="r")
-        if len(latents) == len(rendered.frames):
-            return latents
+    finished = np.load(file, mmap_mode="r") if file.exists() else None
+    if finished is not None and len(finished) >= len(rendered.frames):
+        return finished[: len(rendered.frames)]
     device = pick_device()
     network = network.to(device, memory_format=torch.channels_last)
     config = network.config
     latents = np.empty((len(rendered.frames), config.num_tokens, config.channels), np.float16)
-    for first in track(range(0, len(latents), 128), f"encoding {len(latents)} frames"):
+    start = 0 if finished is None else len(finished)
+    if finished is not None:
+        latents[:start] = finished
+    for first in track(range(start, len(latents), 128), f"encoding {len(latents) - start} frames"):
         with torch.autocast(device.type, torch.bfloat16):
             rows = encode_frames(network, rendered.frames[first : first + 128])
         latents[first : first + 128] = rows.cpu().numpy()

@@ -15,6 +15,7 @@ tau) (b1 + b2) / 2`.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def train_denoiser(
     torch.manual_seed(run_config.seed)
     network = Denoiser(config).to(device)
     run = Run(folder, run_config, network, make_optimizers(network), {"denoiser": asdict(config)})
-    network.compile_blocks()
+    if run_config.compile and (device.type == "cuda" or shutil.which("g++")):
+        network.compile_blocks()
     segments = latent_segments(folder, "train", autoencoder, train, config.context + 1)
     held_out = latent_segments(folder, "validation", autoencoder, validation, config.context + 65)
     forcer = Forcing(network, forcing)
@@ -98,7 +100,12 @@ def make_optimizers(network: Denoiser) -> list[torch.optim.Optimizer]:
     chosen = {id(p) for p in matrices}
     others = [p for p in network.parameters() if id(p) not in chosen]
     return [
-        torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        # Matched to AdamW's step, Muon wants a larger rate than AdamW itself (docs/log.md).
+        torch.optim.Muon(
+            [{"params": matrices, "rate_scale": 2.5}],  # pyright: ignore[reportArgumentType]
+            weight_decay=0.01,
+            adjust_lr_fn="match_rms_adamw",
+        ),
         torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 

@@ -18,7 +18,7 @@ from rich.progress import track
 
 from reverie.core import Action, ActionSpace, ReverieError
 from reverie.data.episode import Dataset
-from reverie.data.render import Rendered, render
+from reverie.data.render import FRAMES_FOLDER, Rendered, render
 from reverie.engine.runtime import Batch, Runtime
 from reverie.model.autoencoder import Autoencoder
 from reverie.model.weights import load_networks
@@ -63,6 +63,7 @@ def evaluate(
     num_steps: int = 1,
     num_clips: int = 48,
     play_s: float = 60.0,
+    probe_steps: int = 1500,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure a world on the test split of its data set; writes `report.json` and contact sheets
@@ -71,7 +72,11 @@ def evaluate(
     from reverie.engine.runtimes.onnx import OnnxRuntime
 
     dataset = Dataset.load(data)
-    test, train = render(dataset, "test"), render(dataset, "train", num_frames=20_000)
+    cache = data / FRAMES_FOLDER
+    test, train = (
+        render(dataset, "test", cache=cache),
+        render(dataset, "train", num_frames=20_000, cache=cache),
+    )
     if test.frames.shape[1:] != world.config.frame_shape:
         raise ReverieError(
             f"{data} holds pictures of {test.frames.shape[1:]}, "
@@ -83,7 +88,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
     space, context = world.config.action_space, world.config.context
     clips = draw_clips(test, context + 64, num_clips, seed)
-    probe = train_probe(train, space)
+    probe = train_probe(train, space, steps=probe_steps)
     report: dict[str, Any] = {"world": world.config.name, "denoising_steps": num_steps}
     report |= measure_reconstruction(load_networks(world)[0], test, num_clips * 4)
     report |= measure_next_frame(runtime, clips, num_steps)

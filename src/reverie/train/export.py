@@ -8,6 +8,7 @@ loaded.
 from __future__ import annotations
 
 import json
+import logging
 import struct
 import warnings
 from collections.abc import Sequence
@@ -161,8 +162,13 @@ def _write_graph(
 ) -> None:
     import onnx
 
+    # The exporter tells everybody that torchvision, which nothing here needs, is not there.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     batch = torch.export.Dim("b", min=1, max=1024)
-    shapes = ({0: batch},) * len(inputs)
+    shapes: Any = ({0: batch},) * len(inputs)
+    if isinstance(module, _Step):  # prefill begins with an empty cache that grows frame by frame
+        past = torch.export.Dim("m", min=0, max=1 << 20)
+        shapes = (tuple({0: batch} if i < 6 else {0: batch, 2: past} for i in range(len(inputs))),)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns about its own insides
         program = torch.onnx.export(
@@ -172,7 +178,7 @@ def _write_graph(
             verbose=False,
             input_names=input_names,
             output_names=output_names,
-            dynamic_shapes=(shapes,) if isinstance(module, _Step) else shapes,
+            dynamic_shapes=shapes,
             opset_version=18,
             optimize=False,  # it would fold transposed copies of the weights into the graph
         )

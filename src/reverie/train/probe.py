@@ -76,7 +76,7 @@ class Probe(nn.Module):
 
 
 def _pixels(frames: NDArray[np.uint8]) -> Float[Tensor, "b 3 h w"]:
-    whole: UInt8[Tensor, "b h w 3"] = torch.from_numpy(np.ascontiguousarray(frames))
+    whole: UInt8[Tensor, "b h w 3"] = torch.from_numpy(np.array(frames))
     return to_pixels(whole)
 
 

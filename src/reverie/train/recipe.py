@@ -18,7 +18,7 @@ import numpy as np
 
 from reverie.core import ActionSpace, ReverieError
 from reverie.data.episode import Dataset
-from reverie.data.render import led_into, open_simulator, play_back, render
+from reverie.data.render import FRAMES_FOLDER, led_into, open_simulator, play_back, render
 from reverie.model.autoencoder import AutoencoderConfig
 from reverie.model.denoiser import DenoiserConfig
 from reverie.train.autoencoder import load_autoencoder, train_autoencoder
@@ -43,7 +43,7 @@ SIZES: Mapping[str, Size] = {
         AutoencoderConfig(64, 32, 8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1)),
         {"context": 4, "width": 32, "depth": 4, "head_width": 16},
     ),
-    "small": Size(AutoencoderConfig(), {"context": 16, "width": 256, "depth": 8}),
+    "small": Size(AutoencoderConfig(), {"context": 16, "width": 192, "depth": 8}),
     "large": Size(
         AutoencoderConfig(320, 192, 64, (32, 64, 128, 256, 384), (0, 1, 2, 2, 2), (1, 1, 2, 2, 3)),
         {"context": 24, "width": 384, "depth": 8},
@@ -69,7 +69,7 @@ def train_stage(
             f"{data} draws {dataset.config.width}x{dataset.config.height} pictures, size {size!r} "
             f"is for {picture[1]}x{picture[0]}: record with --picture {picture[1]}x{picture[0]}"
         )
-    cache = data / "frames"
+    cache = data / FRAMES_FOLDER
     train = render(dataset, "train", num_frames=num_frames, cache=cache)
     validation = render(dataset, "validation", cache=cache)
     if stage == "autoencoder":

@@ -84,6 +84,8 @@ class TorchRuntime:
                 f"expected uint8 {shapes[0]} with {shapes[1]}"
             )
         first = -len(frames) if first_index is None else first_index
+        if first == -config.context:
+            self._memory.cache.forget(slot)
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(self._device))
         for i, picture in enumerate(pixels):
             latents = self._autoencoder.encode(picture[None])[0]
@@ -144,6 +146,7 @@ class TorchRuntime:
                 raise ReverieError(f"the saved session has no {name} of shape {tuple(place.shape)}")
         for name, place in memory.items():
             place.copy_(self._tensor(arrays[name]))
+        self._memory.cache.num_frames[slot] = self._world.config.context
         self._pending[slot] = None
         if "frame_index" in values:
             latents, action = self._tensor(arrays["latents"]), self._tensor(arrays["action"])

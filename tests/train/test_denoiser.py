@@ -1,0 +1,105 @@
+"""Shortcut forcing: targets by hand, levels on their grids, own guesses in the context, and a loss
+that falls.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from reverie.model.autoencoder import normalise
+from reverie.model.denoiser import Denoiser, DenoiserConfig
+from reverie.train.denoiser import Forcing, ForcingConfig, make_optimizers, mix
+
+CONFIG = DenoiserConfig((1, 2), 8, 3, context=3, width=32, depth=2, head_width=16)
+
+
+@pytest.fixture
+def forcing() -> Forcing:
+    torch.manual_seed(0)
+    return Forcing(Denoiser(CONFIG), ForcingConfig())
+
+
+def test_levels_lie_on_the_grid_of_their_step_size(forcing: Forcing) -> None:
+    generator = torch.Generator().manual_seed(0)
+    signal, step_size = forcing._draw_levels(64, 32, 4, generator, torch.device("cpu"))
+    assert (step_size[32:] == CONFIG.min_step_size).all()
+    assert set(step_size[:32].unique().tolist()) == {1.0, 0.5, 0.25}
+    cells = signal[:32] / step_size[:32]
+    torch.testing.assert_close(cells, cells.round())
+    assert (signal + step_size <= 1 + CONFIG.min_step_size).all()
+    assert 0.15 < (signal[32:] == 0).float().mean() < 0.35
+
+
+def test_the_shortcut_target_is_where_two_half_steps_lead(
+    forcing: Forcing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """f = noisy + level: with d = 1 from 0, b1 = 0, so halfway = noisy; b2 = (1/2) / (1/2) = 1;
+    target = noisy + 1/2.
+    """
+    calls: list[float] = []
+
+    def network(
+        _a: Tensor, _b: Tensor, _c: Tensor, at: Tensor, level: Tensor, half: Tensor, _d: Tensor
+    ) -> Tensor:
+        calls.append(float(half[0, 0]))
+        return at + level[..., None, None]
+
+    monkeypatch.setattr(forcing, "network", network)
+    noisy = torch.randn(1, 3, 2, 8)
+    zeros, ones = torch.zeros(1, 3), torch.ones(1, 3)
+    given = (noisy, ones, torch.zeros(1, 3, 3))
+    target = forcing._shortcut_target(given, noisy, zeros, ones, torch.zeros(1, 3, 3))
+    torch.testing.assert_close(target, noisy + 0.5)
+    assert calls == [0.5, 0.5]
+
+
+def test_own_guesses_replace_frames_of_some_sequences_but_never_the_first(forcing: Forcing) -> None:
+    past = normalise(torch.randn(4, 3, 2, 8))
+    actions = (torch.zeros(4, 3, 3), torch.zeros(4, 3, 3))
+    generator = torch.Generator().manual_seed(3)
+    replaced = forcing._with_own_guesses(past, actions, torch.randn(past.shape), generator)
+    assert torch.equal(replaced[:2], past[:2])
+    assert torch.equal(replaced[:, 0], past[:, 0])
+    assert not torch.equal(replaced[2:], past[2:])
+
+
+def test_training_learns_a_world_that_an_action_moves(forcing: Forcing) -> None:
+    """Latents shift by one channel when the first action is on: far below what standing still would
+    give.
+    """
+    network = forcing.network
+    optimizers = make_optimizers(network)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for step in range(150):
+        first = normalise(torch.randn(8, 2, 8, generator=generator))
+        moves = torch.randint(0, 2, (8, 4), generator=generator)
+        frames = [first]
+        for t in range(1, 4):
+            moved = frames[-1].roll(1, -1)
+            frames.append(torch.where(moves[:, t, None, None] > 0, moved, frames[-1]))
+        actions = torch.zeros(8, 4, 3)
+        actions[..., 0] = moves
+        loss = forcing.loss(torch.stack(frames, 1), actions, step / 150, generator)
+        loss.backward()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = 5e-3
+            optimizer.step()
+            optimizer.zero_grad()
+        losses.append(loss.item())
+    assert sum(losses[-20:]) < 0.5 * sum(losses[:20])
+
+
+def test_every_weight_has_exactly_one_optimizer(forcing: Forcing) -> None:
+    groups = [
+        id(p) for o in make_optimizers(forcing.network) for g in o.param_groups for p in g["params"]
+    ]
+    assert sorted(groups) == sorted(id(p) for p in forcing.network.parameters())
+
+
+def test_mix_is_noise_at_zero_and_clean_at_one() -> None:
+    clean, noise = torch.ones(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
+    assert mix(clean, noise, torch.tensor([[0.0, 1.0]])).flatten().tolist() == [0.0, 1.0]
