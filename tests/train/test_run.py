@@ -66,9 +66,10 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
 def test_inspecting_uses_the_average_and_gives_the_weights_back(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.ema.weights["weight"].fill_(7.0)
-    before = run.network.weight.clone()
-    assert run.inspect_average(lambda _: {"w": run.network.weight.mean().item()}) == {"w": 7.0}
-    assert torch.equal(run.network.weight, before)
+    (weight, _) = run.network.parameters()
+    before = weight.clone()
+    assert run.inspect_average(lambda _: {"w": weight.mean().item()}) == {"w": 7.0}
+    assert torch.equal(weight, before)
 
 
 def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:

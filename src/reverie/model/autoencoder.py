@@ -63,12 +63,14 @@ class AutoencoderConfig:
 
 
 class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside the identity, which is all there is of it before training."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        nn.init.zeros_(self.conv2.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
         return F.relu(x + self.conv2(F.relu(self.conv1(x))))
@@ -106,6 +108,8 @@ class Up(nn.Module):
 
 
 class Autoencoder(nn.Module):
+    """Pictures [b, 3, h, w] in 0..1 <-> latents [b, n, c]; see the module's docstring."""
+
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
@@ -147,8 +151,10 @@ def normalise(latents: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
 
 
 def to_pixels(frames: UInt8[Tensor, "*b h w 3"]) -> Float[Tensor, "*b 3 h w"]:
+    """Frames as players see them to floats in 0..1, channels first."""
     return frames.movedim(-1, -3).float() / 255.0
 
 
 def to_frames(pixels: Float[Tensor, "*b 3 h w"]) -> UInt8[Tensor, "*b h w 3"]:
+    """The opposite of `to_pixels`, clipped and rounded."""
     return (pixels.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).movedim(-3, -1)

@@ -15,7 +15,9 @@ of sessions, reading a full ring cache and returning this frame's keys and value
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -96,12 +98,14 @@ def space_angles(config: DenoiserConfig) -> Float[Tensor, "n p"]:
 def rotate(
     x: Float[Tensor, "*b h n d"], cos: Float[Tensor, "*b 1 n p"], sin: Float[Tensor, "*b 1 n p"]
 ) -> Float[Tensor, "*b h n d"]:
+    """Rotary position embedding: the halves of the last axis are turned by p = d / 2 angles."""
     half = cos.shape[-1]
     first, second = x[..., :half], x[..., half:]
     return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
 
 
 def rms_norm(x: Tensor) -> Tensor:
+    """The last axis to a mean square of 1, without weights."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
 
 
@@ -136,6 +140,8 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
+    """Gated MLP (arXiv 2002.05202), [*b, d] -> [*b, d]."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
@@ -180,6 +186,7 @@ class Block(nn.Module):
 def attend(
     q: Float[Tensor, "*b n d"], k: Float[Tensor, "*b m d"], v: Float[Tensor, "*b m d"]
 ) -> Float[Tensor, "*b n d"]:
+    """Softmax attention of n queries over m keys and values, without a mask."""
     if q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v)
     # PyTorch's flash kernel for CPUs is 2 to 4 times slower than plain products at 60 queries in
@@ -207,6 +214,8 @@ def attend_to_past(
 
 
 class Denoiser(nn.Module):
+    """The whole network; see the module's docstring. `forward` trains it, `step` plays it."""
+
     space_cos: Tensor
     space_sin: Tensor
     frequencies: Tensor
@@ -240,7 +249,7 @@ class Denoiser(nn.Module):
                 nn.init.normal_(module.weight, std=module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for block in self.blocks:
+        for block in self.layers():
             nn.init.zeros_(block.attention.out.weight)
             nn.init.zeros_(block.mlp.down.weight)
         nn.init.zeros_(self.modulate.weight)
@@ -281,12 +290,15 @@ class Denoiser(nn.Module):
         joined, width = self.modulate_out(condition)[..., None, :], x.shape[-1]
         return self.unembed(rms_norm(x) * (1 + joined[..., width:]) + joined[..., :width])
 
+    def layers(self) -> Iterator[Block]:
+        """The layers in order, with their type."""
+        return iter(cast("list[Block]", list(self.blocks)))
+
     def compile_blocks(self) -> None:
         """Compile the halves of every layer: one small graph each, in seconds, where the whole
         network takes minutes.
         """
-        for block in self.blocks:
-            assert isinstance(block, Block)
+        for block in self.layers():
             block.before = torch.compile(block.before)
             block.after = torch.compile(block.after)
 
@@ -317,7 +329,7 @@ class Denoiser(nn.Module):
         angles = torch.cat([index, index + 1])[:, None] * self.frequencies
         cos, sin = self.rotary(angles.cos(), angles.sin())
         shared = self.modulate(condition).unflatten(-1, (6, -1))
-        for block in self.blocks:
+        for block in self.layers():
             q, k, v = block.before(x, shared, cos, sin)
             heads = self._attend_window(q, k, v) if block.cached else attend(q, k, v)
             x = block.after(x, heads, shared)
@@ -364,7 +376,7 @@ class Denoiser(nn.Module):
         shared = self.modulate(condition).unflatten(-1, (6, -1))
         new_k: list[Tensor] = []
         new_v: list[Tensor] = []
-        for block in self.blocks:
+        for block in self.layers():
             q, k, v = block.before(x, shared, cos, sin)
             if block.cached:
                 layer = len(new_k)

@@ -35,7 +35,7 @@ def train_autoencoder(
     """Train in `folder` (resumes by itself) and return the finished run."""
     device = pick_device(run_config.threads)
     torch.manual_seed(run_config.seed)
-    network = Autoencoder(config).to(device, memory_format=torch.channels_last)
+    network = Autoencoder(config).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=1e-4)
     run = Run(folder, run_config, network, [optimizer], {"autoencoder": asdict(config)})
     held_out = validation.frames[np.linspace(0, len(validation.frames) - 1, 64).astype(int)]
@@ -101,7 +101,7 @@ def encode_all(network: Autoencoder, rendered: Rendered, file: Path) -> NDArray[
     if finished is not None and len(finished) >= len(rendered.frames):
         return finished[: len(rendered.frames)]
     device = pick_device()
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     config = network.config
     latents = np.empty((len(rendered.frames), config.num_tokens, config.channels), np.float16)
     start = 0 if finished is None else len(finished)

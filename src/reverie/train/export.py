@@ -54,9 +54,11 @@ class _Step(nn.Module):
         self.denoiser = denoiser
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        given, caches = inputs[:6], inputs[6:]
+        noisy, signal, step_size, action, time_cos, time_sin, *caches = inputs
         half = len(caches) // 2
-        clean, new_k, new_v = self.denoiser.step(*given, list(caches[:half]), list(caches[half:]))
+        clean, new_k, new_v = self.denoiser.step(
+            noisy, signal, step_size, action, time_cos, time_sin, caches[:half], caches[half:]
+        )
         return clean, *new_k, *new_v
 
 

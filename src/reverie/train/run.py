@@ -79,9 +79,8 @@ class EMA:
         decay = min(self.decay, (1 + step) / (10 + step))
         values = network.state_dict()
         names = [name for name in self.weights if self.weights[name].is_floating_point()]
-        torch._foreach_lerp_(
-            [self.weights[n] for n in names], [values[n] for n in names], 1 - decay
-        )
+        for name in names:
+            self.weights[name].lerp_(values[name], 1 - decay)
 
 
 class Run:

@@ -1,0 +1,126 @@
+"""The measures themselves: real pictures pass, planted faults fail the right one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reverie.core import Action, ActionSpace, ReverieError
+from reverie.data.render import Rendered
+from reverie.engine.runtime import Batch
+from reverie.train.evaluate import (
+    Clip,
+    is_collapsed,
+    measure_next_frame,
+    picture_statistics,
+    play,
+    reads_forward,
+    turn_angle,
+    turned_right,
+)
+from reverie.train.probe import Probe, Reading, train_probe
+from reverie.train.sheets import contact_sheet, psnr
+from tests.fakes import FakeRuntime, fake_world
+
+SPACE = ActionSpace(("forward", "back"), 15.0)
+
+
+def landscape(num_frames: int = 40) -> np.ndarray:
+    """A textured panorama that is walked along."""
+    generator = np.random.default_rng(0)
+    wide = generator.integers(0, 255, (8, 60, 3)).repeat(6, 0).repeat(6, 1).astype(np.uint8)
+    return np.stack([wide[:, 4 * i : 4 * i + 80] for i in range(num_frames)])
+
+
+def test_real_play_is_not_collapsed() -> None:
+    frames = landscape()
+    assert not is_collapsed(picture_statistics(frames[:20]), picture_statistics(frames))
+
+
+@pytest.mark.parametrize("fault", ["frozen", "one colour", "mush", "noise"])
+def test_planted_faults_count_as_collapse(fault: str) -> None:
+    frames = landscape()
+    faulty = {
+        "frozen": lambda: frames[:1].repeat(20, 0),
+        "one colour": lambda: np.full_like(frames[:20], 90),
+        "mush": lambda: frames.mean((1, 2), keepdims=True).astype(np.uint8) + frames * 0,
+        "noise": lambda: np.random.default_rng(0).integers(0, 255, frames.shape).astype(np.uint8),
+    }[fault]()
+    assert is_collapsed(picture_statistics(faulty), picture_statistics(frames))
+
+
+def test_turns_are_judged_by_axis_side_and_size() -> None:
+    camera = np.array([[4, 0], [-4, 0], [0.5, 0], [2, 3], [4, 1]], np.float32)
+    reading = Reading(camera, np.zeros((5, 2), np.float32))
+    assert turned_right(reading, (4.0, 0.0)).tolist() == [True, False, False, False, True]
+    assert turned_right(reading, (-4.0, 0.0)).tolist() == [False, True, False, False, False]
+    assert turned_right(reading, (0.0, 4.0)).tolist() == [False, False, False, True, False]
+    assert turn_angle(reading, (4.0, 0.0)).tolist() == [1.0, -1.0, 0.125, 0.5, 1.0]
+
+
+def test_walking_forward_is_not_walking_back() -> None:
+    keys = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.7], [0.4, 0.1]], np.float32)
+    reading = Reading(np.zeros((4, 2), np.float32), keys)
+    assert reads_forward(SPACE, reading).tolist() == [True, False, False, False]
+
+
+def test_the_probe_learns_which_way_a_panorama_turned() -> None:
+    generator = np.random.default_rng(1)
+    wide = generator.integers(0, 255, (4, 100, 3)).repeat(8, 0).repeat(4, 1).astype(np.uint8)
+    frames, actions = [], []
+    for _ in range(600):  # episodes of two frames: a look, and the look after a turn
+        step, at = int(generator.integers(-5, 6)) * 2, int(generator.integers(10, 320))
+        frames += [wide[:, at : at + 64], wide[:, at + step : at + step + 64]]
+        actions += [SPACE.encode(Action(mouse=(step * 1.5, 0)))] * 2
+    rendered = Rendered(
+        path=None,  # pyright: ignore[reportArgumentType]
+        frames=np.stack(frames),
+        actions=np.stack(actions),
+        boundaries=np.arange(0, 1201, 2),
+    )
+    probe = train_probe(rendered, SPACE, steps=200, batch_size=32)
+    before = np.stack([wide[:, 100:164], wide[:, 200:264]])
+    after = np.stack([wide[:, 108:172], wide[:, 192:256]])
+    right, left = probe.read(before, after).camera[:, 0]
+    assert right > 4
+    assert left < -4
+    assert isinstance(probe, Probe)
+
+
+def test_next_frame_needs_clips_that_move() -> None:
+    world = fake_world()
+    runtime = FakeRuntime(world)
+    runtime.allocate(1)
+    config = world.config
+    length = config.context + 2
+    frames = np.zeros((length, *config.frame_shape), np.uint8)
+    actions = np.zeros((length, config.action_space.width), np.float32)
+    with pytest.raises(ReverieError, match="no held-out clip moves"):
+        measure_next_frame(runtime, [Clip(frames, actions)], 1)
+
+
+def test_play_steps_once_per_action_from_the_clip() -> None:
+    world = fake_world()
+    runtime = FakeRuntime(world)
+    runtime.allocate(1)
+    config = world.config
+    frames = np.zeros((config.context, *config.frame_shape), np.uint8)
+    actions = np.zeros((config.context, config.action_space.width), np.float32)
+    clip = Clip(frames, actions)
+    played = play(runtime, clip, actions[:2], 1)
+    runtime.prefill(0, frames, actions, 0)
+    first = runtime.step(Batch((0,), actions[:1], (0,), (0,), 1))
+    assert played.shape == (2, *config.frame_shape)
+    assert np.array_equal(played[:1], first)
+
+
+def test_psnr_of_a_known_error() -> None:
+    truth = np.zeros((1, 2, 2, 3), np.uint8)
+    assert psnr(truth, truth + 16) == pytest.approx(20 * np.log10(255 / 16))
+
+
+def test_a_contact_sheet_holds_every_picture() -> None:
+    rows = [np.full((3, 4, 5, 3), value, np.uint8) for value in (10, 20, 30, 40)]
+    sheet = contact_sheet(rows)
+    assert sheet.shape == (4 * 4 + 4, 3 * 6 - 1, 3)
+    assert {10, 20, 30, 40} <= set(np.unique(sheet).tolist())
