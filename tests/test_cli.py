@@ -267,9 +267,10 @@ def test_train_tells_a_stopped_run_from_a_finished_one(
     monkeypatch.setattr("reverie.train.recipe.train_stage", calls)
     given = run(capsys, *TRAIN, "--size", "tiny", "--save-every", "60", "--json")
     assert given[0] == code
-    stage, data, folder, size, config, num_frames = calls[0][0]
+    stage, data, folder, size, config, num_frames, begin_with = calls[0][0]
     assert (stage, data, folder, size) == ("autoencoder", Path("data"), Path("run"), "tiny")
-    assert (config.steps, config.save_every_s, num_frames) == (100, 60.0, None)
+    assert (config.steps, config.save_every_s) == (100, 60.0)
+    assert (num_frames, begin_with) == (None, None)
     if code == 0:
         assert json.loads(given[1])["steps"] == 100
 

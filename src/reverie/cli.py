@@ -280,6 +280,10 @@ def train(
     size: Annotated[str, typer.Option(help="tiny, small (CPU) or large (GPU).")] = "small",
     batch_size: Annotated[int, typer.Option(help="Frames or segments in a step.", min=1)] = 16,
     learning_rate: Annotated[float, typer.Option(help="The highest of the schedule.")] = 1e-3,
+    begin_with: Annotated[
+        str | None,
+        typer.Option(metavar="WORLD", help="Go on from a world's weights, at its size."),
+    ] = None,
     frames: Annotated[
         int | None, typer.Option(help="Training frames to render; all if not given.", min=1)
     ] = None,
@@ -295,6 +299,7 @@ def train(
 
     Saves every few minutes; after Ctrl-C or a cut, the same command goes on from there.
     """
+    from reverie import world as worlds
     from reverie.train.recipe import train_stage
     from reverie.train.run import RunConfig
 
@@ -307,7 +312,8 @@ def train(
         threads=threads,
         compile=compiled,
     )
-    trained = train_stage(stage, data, out, size, config, frames)
+    world = worlds.load(begin_with) if begin_with else None
+    trained = train_stage(stage, data, out, size, config, frames, world)
     if trained.step < steps:  # stopped with Ctrl-C: whatever comes next must not run on it
         raise typer.Exit(INTERRUPTED)
     summary = {"path": str(trained.folder), "stage": stage, "steps": trained.step}

@@ -27,17 +27,18 @@ LATENT_NOISE = 0.1
 
 def train_autoencoder(
     folder: Path,
-    config: AutoencoderConfig,
+    network: Autoencoder,
     run_config: RunConfig,
     train: Rendered,
     validation: Rendered,
 ) -> Run:
-    """Train in `folder` (resumes by itself) and return the finished run."""
+    """Train a network, new or trained before, in `folder`; goes on from the checkpoint there."""
     device = pick_device(run_config.threads)
     torch.manual_seed(run_config.seed)
-    network = Autoencoder(config).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    settings = {"autoencoder": asdict(network.config)}
     optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=1e-4)
-    run = Run(folder, run_config, network, [optimizer], {"autoencoder": asdict(config)})
+    run = Run(folder, run_config, network, [optimizer], settings)
     held_out = validation.frames[np.linspace(0, len(validation.frames) - 1, 64).astype(int)]
 
     def train_step(step: int) -> Tensor:

@@ -52,17 +52,18 @@ class ForcingConfig:
 
 def train_denoiser(
     folder: Path,
-    config: DenoiserConfig,
+    network: Denoiser,
     forcing: ForcingConfig,
     run_config: RunConfig,
     autoencoder: Autoencoder,
     train: Rendered,
     validation: Rendered,
 ) -> Run:
-    """Train in `folder` (resumes by itself) and return the finished run."""
+    """Train a network, new or trained before, in `folder`; goes on from the checkpoint there."""
     device = pick_device(run_config.threads)
     torch.manual_seed(run_config.seed)
-    network = Denoiser(config).to(device)
+    config = network.config
+    network = network.to(device)
     run = Run(folder, run_config, network, make_optimizers(network), {"denoiser": asdict(config)})
     if run_config.compile and (device.type == "cuda" or shutil.which("g++")):
         network.compile_blocks()

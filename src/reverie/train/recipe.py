@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from reverie.core import ActionSpace, ReverieError
 from reverie.data.episode import Dataset
 from reverie.data.render import FRAMES_FOLDER, led_into, open_simulator, play_back, render
-from reverie.model.autoencoder import AutoencoderConfig
-from reverie.model.denoiser import DenoiserConfig
+from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
+from reverie.model.denoiser import Denoiser, DenoiserConfig
+from reverie.model.weights import load_networks
 from reverie.train.autoencoder import load_autoencoder, train_autoencoder
 from reverie.train.denoiser import ForcingConfig, load_denoiser, train_denoiser
 from reverie.train.export import export_world
@@ -53,36 +55,51 @@ SIZES: Mapping[str, Size] = {
 
 
 def train_stage(
-    stage: str, data: Path, out: Path, size: str, config: RunConfig, num_frames: int | None = None
+    stage: str,
+    data: Path,
+    out: Path,
+    size: str,
+    config: RunConfig,
+    num_frames: int | None = None,
+    begin_with: World | None = None,
 ) -> Run:
-    """Train one stage of a run. num_frames: of the train split to render and use (default: all).
+    """Train one stage of a run.
 
-    Raises ReverieError on an unknown stage or size, or where the stage before is missing.
+    num_frames: of the train split to render and use (default: all). begin_with: take its weights to
+    begin with, and its sizes in place of `size`. Raises ReverieError on an unknown stage or size,
+    pictures of another size, or where the stage before is missing.
     """
     _expect_one_of("stage", stage, STAGES)
     _expect_one_of("size", size, SIZES)
     dataset = Dataset.load(data)
-    networks = SIZES[size]
-    picture = networks.autoencoder.height, networks.autoencoder.width
-    if (dataset.config.height, dataset.config.width) != picture:
+    torch.manual_seed(config.seed)
+    networks = load_networks(begin_with) if begin_with else None
+    autoencoder = networks[0] if networks else Autoencoder(SIZES[size].autoencoder)
+    width, height = autoencoder.config.width, autoencoder.config.height
+    if (dataset.config.width, dataset.config.height) != (width, height):
         raise ReverieError(
-            f"{data} draws {dataset.config.width}x{dataset.config.height} pictures, size {size!r} "
-            f"is for {picture[1]}x{picture[0]}: record with --picture {picture[1]}x{picture[0]}"
+            f"{data} draws {dataset.config.width}x{dataset.config.height} pictures, the network "
+            f"is for {width}x{height}: record with --picture {width}x{height}"
         )
     cache = data / FRAMES_FOLDER
     train = render(dataset, "train", num_frames=num_frames, cache=cache)
     validation = render(dataset, "validation", cache=cache)
     if stage == "autoencoder":
-        return train_autoencoder(out / stage, networks.autoencoder, config, train, validation)
+        autoencoder.train().requires_grad_(True)
+        return train_autoencoder(out / stage, autoencoder, config, train, validation)
     autoencoder = load_autoencoder(out / "autoencoder")
-    settings = DenoiserConfig(
-        grid=autoencoder.config.grid,
-        channels=autoencoder.config.channels,
-        action_width=train.actions.shape[1],
-        **networks.denoiser,
-    )
+    if networks:
+        denoiser = networks[1].train().requires_grad_(True)
+    else:
+        settings = DenoiserConfig(
+            grid=autoencoder.config.grid,
+            channels=autoencoder.config.channels,
+            action_width=train.actions.shape[1],
+            **SIZES[size].denoiser,
+        )
+        denoiser = Denoiser(settings)
     return train_denoiser(
-        out / stage, settings, ForcingConfig(), config, autoencoder, train, validation
+        out / stage, denoiser, ForcingConfig(), config, autoencoder, train, validation
     )
 
 
