@@ -33,6 +33,8 @@ export class Connection {
   private retryMs = FIRST_RETRY_MS;
   private timer = 0;
   private line = "";
+  /** This socket's HELLO has come: before it, whoever sends still counts on from the last socket. */
+  private greeted = false;
 
   constructor(private readonly wishes: () => Wishes) {
     // A laptop that wakes up, or a tab that comes back, need not wait for the timer.
@@ -41,9 +43,11 @@ export class Connection {
   }
 
   open(): void {
+    this.abandon();
     window.clearTimeout(this.timer);
     this.timer = 0;
     this.line = "";
+    this.greeted = false;
     this.onConnecting();
     const query = new URLSearchParams(Object.entries(this.wishes()).filter(([, value]) => value));
     const scheme = location.protocol === "https:" ? "wss" : "ws";
@@ -59,9 +63,17 @@ export class Connection {
   }
 
   send(message: ArrayBuffer): boolean {
-    if (this.socket?.readyState !== WebSocket.OPEN) return false;
+    if (!this.greeted || this.socket?.readyState !== WebSocket.OPEN) return false;
     this.socket.send(message);
     return true;
+  }
+
+  /** Two clicks must not take two places in the world. */
+  private abandon(): void {
+    if (!this.socket) return;
+    this.socket.onmessage = this.socket.onclose = null;
+    this.socket.close();
+    this.socket = null;
   }
 
   private receive(data: ArrayBuffer): void {
@@ -80,6 +92,7 @@ export class Connection {
       return;
     }
     this.retryMs = FIRST_RETRY_MS;
+    this.greeted = true;
     this.onHello(hello);
   }
 

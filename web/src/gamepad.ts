@@ -28,10 +28,17 @@ export class Gamepads {
       const pad = navigator.getGamepads().find((found) => found?.mapping === "standard");
       this.polling = navigator.getGamepads().some((found) => found !== null);
       if (pad) this.read(pad);
+      else this.release();
       if (this.polling) requestAnimationFrame(poll);
-      else this.controls()?.hold("gamepad", 0, performance.now());
     };
     requestAnimationFrame(poll);
+  }
+
+  /** A pad that went away with its stick deflected must not go on turning. */
+  private release(): void {
+    this.before = [];
+    this.controls()?.hold("gamepad", 0, performance.now());
+    this.controls()?.turnAtRate("gamepad", 0, 0, performance.now());
   }
 
   private read(pad: Gamepad): void {

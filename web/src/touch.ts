@@ -24,7 +24,9 @@ export class Touch {
   ) {
     for (const type of ["pointerdown", "pointermove", "pointerup", "pointercancel"] as const) {
       stage.addEventListener(type, (event) => {
-        if (event.pointerType !== "mouse" && playing()) this.stageEvent(event);
+        // A thumb that is lifted in the menu is gone as well.
+        const lifted = type === "pointerup" || type === "pointercancel";
+        if (event.pointerType !== "mouse" && (lifted || playing())) this.stageEvent(event);
       });
     }
     // Remembered for the whole page: a tablet with a mouse shows the buttons only once it is touched.
