@@ -122,7 +122,9 @@ def test_the_page_may_run_nothing_but_its_own_files(url: str):
     assert again.status_code == 304
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://["]
+)
 def test_a_page_from_elsewhere_is_refused(url: str, origin: str):
     with pytest.raises(InvalidStatus) as caught, player(url, origin=origin):
         pass

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from socket import has_dualstack_ipv6
 
 import httpx
 import pytest
@@ -14,6 +15,9 @@ from reverie.core import ReverieError
 from reverie.engine import Engine
 from reverie.server import serve
 from reverie.server.serving import DEFAULT_PORT, address, listen
+
+ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="has only one loopback address")
+ONLY_IPV6 = pytest.mark.skipif(not has_dualstack_ipv6(), reason="has no sockets for both IPs")
 
 
 def test_a_port_in_use_is_one_line_that_names_it():
@@ -46,6 +50,22 @@ def test_an_address_that_cannot_be_is_one_line(host: str, port: int, line: str):
 def test_the_address_to_open_is_on_this_machine():
     with listen("0.0.0.0", 0) as everywhere:
         assert address(everywhere, "0.0.0.0").startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    "host", [pytest.param("127.0.0.2", marks=ONLY_LINUX), pytest.param("::", marks=ONLY_IPV6)]
+)
+def test_what_is_announced_answers(host: str):
+    pages: list[int] = []
+
+    def load() -> Engine:
+        pages.append(httpx.get(announced[0]).status_code)
+        raise ReverieError("enough")
+
+    announced: list[str] = []
+    with pytest.raises(ReverieError, match="enough"):
+        serve(load, host=host, port=0, announce=announced.append)
+    assert pages == [200]
 
 
 def test_a_world_that_does_not_load_ends_the_server_with_its_line():

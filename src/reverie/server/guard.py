@@ -63,8 +63,15 @@ class HostGuard:
         if self._allowed_hosts is not None and _hostname(host) not in self._allowed_hosts:
             return f"host {host!r} is not one of {', '.join(sorted(self._allowed_hosts))}"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _netloc(origin) != host:
             return f"origin {origin!r} is not this server, {host!r}"
+        return None
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
         return None
 
 

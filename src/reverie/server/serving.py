@@ -52,7 +52,7 @@ def serve(
             failure.append(engine_host.failure)
             asyncio.get_running_loop().call_later(_FAILURE_SHOWN_S, _stop, server)
 
-    allowed_hosts = LOOPBACK_HOSTS if _is_loopback(host) else None
+    allowed_hosts = LOOPBACK_HOSTS | {host} if _is_loopback(host) else None
     app = create_app(load, allowed_hosts=allowed_hosts, limits=limits, on_loaded=on_loaded)
     server = make_server(app)
     with listener:
@@ -117,7 +117,9 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 def _bind(host: str, port: int) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    listener = socket.create_server(address[:2], family=family)
+    # Without this, "::" is every address but those of IPv4.
+    dualstack = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+    listener = socket.create_server(address[:2], family=family, dualstack_ipv6=dualstack)
     listener.setblocking(False)
     return listener
 
@@ -125,8 +127,10 @@ def _bind(host: str, port: int) -> socket.socket:
 def address(listener: socket.socket, host: str) -> str:
     """The address to open on this machine."""
     port = listener.getsockname()[1]
-    if host in ("0.0.0.0", "::"):
+    if host == "0.0.0.0" or (host == "::" and socket.has_dualstack_ipv6()):
         return f"http://127.0.0.1:{port}"
+    if host == "::":
+        return f"http://[::1]:{port}"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
