@@ -119,6 +119,13 @@ def test_clear_lets_go_of_everything() -> None:
     assert reading.seq == 7
 
 
+def test_clear_keeps_the_slot() -> None:
+    mailbox = ActionMailbox(SPACE)
+    mailbox.put(encoded({"forward"}, yaw=60, slot=4), 7, 1.0)
+    mailbox.clear()
+    np.testing.assert_array_equal(mailbox.read().vector, SPACE.encode(Action(slot=4)))
+
+
 def test_a_world_without_camera_or_slots() -> None:
     mailbox = ActionMailbox(ActionSpace(("left", "right")))
     mailbox.put(np.array([1, 0], np.float32), 1, 0.0)

@@ -105,9 +105,10 @@ class ActionMailbox:
         return Reading(vector, self._seq, self._time_s)
 
     def clear(self) -> None:
-        """Let go of everything, as a player does who pauses or starts again; seq stays."""
+        """Let go of everything, as a player does who pauses or starts again; seq and slot stay."""
         fresh = ActionMailbox(self._space)
         fresh._seq, fresh._time_s = self._seq, self._time_s
+        fresh._newest[self._camera.stop :] = self._newest[self._camera.stop :]
         self.__dict__.update(fresh.__dict__)
 
 
