@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from reverie.core import Deadline
 from reverie.scheduler import (
     GUARD,
+    LEAST_SLOWDOWN,
+    REST_S,
     Costs,
     Task,
     capacity,
@@ -189,10 +191,26 @@ def test_the_machine_is_believed_when_it_is_slow() -> None:
     for _ in range(200):
         costs.observe(1, 1, 26.0)  # the table says 13
     assert costs.slowdown == pytest.approx(2, abs=0.01)
+    costs.observe(9, 1, 1000.0)  # an entry that was never measured
+    assert costs.slowdown == pytest.approx(2, abs=0.01)
+
+
+def test_a_table_that_was_measured_on_a_busy_machine_is_corrected() -> None:
+    costs = table()
+    for _ in range(200):
+        costs.observe(1, 1, 9.1)  # the table says 13
+    assert costs.slowdown == pytest.approx(0.7, abs=0.01)
     for _ in range(200):
         costs.observe(1, 1, 1.0)
-    assert costs.slowdown == 1
-    costs.observe(9, 1, 1000.0)  # an entry that was never measured
+    assert costs.slowdown == LEAST_SLOWDOWN
+
+
+@pytest.mark.parametrize("slowdown", [0.5, 1.0, 10.0])
+def test_a_slowdown_that_nobody_measures_fades(slowdown: float) -> None:
+    costs = Costs(table().table, slowdown)
+    costs.rest(1.0)
+    assert abs(costs.slowdown - 1) == pytest.approx(abs(slowdown - 1) * math.exp(-1.0 / REST_S))
+    costs.rest(100.0)
     assert costs.slowdown == 1
 
 

@@ -20,6 +20,10 @@ HYSTERESIS = 0.1
 """How much lighter the load must be before quality goes up again."""
 BATCH_GAIN = 0.05
 """A larger batch must save at least this much per session, or the first picture just waits."""
+LEAST_SLOWDOWN = 0.5
+"""However fast a few frames were, the table is not believed to be wrong by more than this."""
+REST_S = 10.0
+"""A slowdown that nobody measures any more fades by this time constant."""
 HALF = 0.5
 """Of a period: how late a tick may be before it is skipped, and the least time between frames."""
 
@@ -45,7 +49,8 @@ class Plan:
 class Costs:
     """The measured table, and how much slower the machine is now than when it was measured.
 
-    table: milliseconds by (batch size, denoising steps), with (b, 0) the commit.
+    table: milliseconds by (batch size, denoising steps), with (b, 0) the commit. slowdown: below 1
+    where the table was measured while the machine was busy with something else.
     """
 
     table: Mapping[tuple[int, int], float]
@@ -68,11 +73,17 @@ class Costs:
         return self.step_ms(batch, num_steps) + self.table.get((batch, 0), 0.0) * self.slowdown
 
     def observe(self, batch: int, num_steps: int, measured_ms: float) -> None:
-        """Learn from a step that just ran. Being faster promises nothing more."""
+        """Learn from a step that just ran."""
         expected = self.table.get((batch, num_steps), 0.0)
         if expected > 0:
             ratio = min(measured_ms / expected, 10.0)
-            self.slowdown = max(1.0, self.slowdown + 0.05 * (ratio - self.slowdown))
+            learned = self.slowdown + 0.05 * (ratio - self.slowdown)
+            self.slowdown = max(LEAST_SLOWDOWN, learned)
+
+    def rest(self, elapsed_s: float) -> None:
+        """Forget, while nothing runs that could be observed: the table is believed again."""
+        excess = (self.slowdown - 1) * math.exp(-elapsed_s / REST_S)
+        self.slowdown = 1 + excess if abs(excess) > 0.01 else 1.0
 
 
 def schedule(tasks: Iterable[Task], now_s: float, costs: Costs) -> Plan | None:

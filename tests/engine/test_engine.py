@@ -190,6 +190,29 @@ def test_the_costs_decide_how_many_play() -> None:
     assert sum(h.num_skipped for h in handles) == 0
 
 
+def test_whoever_starts_again_is_served_on_a_machine_that_became_slow() -> None:
+    bench = Bench(num_slots=3, step_ms=11, commit_ms=2)
+    handles = [bench.play() for _ in range(3)]
+    bench.runtime._step_ms = 40.0  # two sessions alone are due all the time
+    bench.run(0.5)
+    handles[2].restart()
+    bench.run(3.0)
+    assert handles[2].state is PLAYING
+
+
+def test_a_slowdown_fades_while_nobody_plays_and_lets_the_next_in(bench: Bench) -> None:
+    first = bench.play()
+    bench.runtime._step_ms = 60.0
+    bench.run(10.0)
+    first.pause()
+    bench.run(0.1)
+    second = bench.engine.open()
+    bench.run(1.0)
+    assert (bench.engine.capacity, second.state) == (1, QUEUED)
+    bench.run(60.0)
+    assert second.state is PLAYING
+
+
 def test_under_load_fewer_steps_before_a_late_frame() -> None:
     bench = Bench(num_slots=2, step_ms=8, commit_ms=2)
     first = bench.play(num_steps=4)

@@ -31,6 +31,8 @@ from reverie.world import Start, World
 MAX_WAITING = 64
 PATIENCE_S = 0.25
 """A session that is warming gets its turn after this long, even if somebody's frame is late."""
+RECHECK_S = 0.5
+"""How often the engine looks whether there is room for those who wait, while nobody plays."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class Engine:
         self._clock = clock
         self._fps = float(world.config.fps)
         self._origin_s = 0.0
+        self._observed_s = 0.0  # up to when the costs have learned or rested
         self._limit = max(world.config.denoising_steps)
         self._wake = threading.Condition()
         self._called = False
@@ -75,7 +78,7 @@ class Engine:
             self.runtime.allocate(self._num_slots)
         with self._wake:
             self.costs = Costs(self.runtime.cost_table())
-            self._origin_s = self._clock()
+            self._origin_s = self._observed_s = self._clock()
 
     def start(self) -> None:
         """Prepare, then play on a thread of its own until `stop`."""
@@ -155,18 +158,23 @@ class Engine:
         """
         assert self.costs is not None, "prepare the engine first"
         with self._wake:
-            changed = self._admit()
             now_s = self._clock()
+            self._rest(now_s)
+            changed = self._admit()
             tasks = self._tasks()
         _notify(changed)
         plan = schedule(tasks, now_s, self.costs)
         opens_s = min((task.opens_s for task in tasks), default=math.inf)
         if plan is not None:
-            self._play(plan)
+            # While a frame is due, this warms only whoever waited for longer than PATIENCE_S.
+            if not self._warm(now_s, opens_s):
+                self._play(plan)
         elif self._uncommitted:
             self._commit(self._uncommitted)
         elif not self._warm(now_s, opens_s):
-            return None if opens_s == math.inf else max(opens_s - self._clock(), 0.0)
+            if opens_s < math.inf:
+                return max(opens_s - self._clock(), 0.0)
+            return RECHECK_S if self._waiting and self.costs.slowdown > 1 else None
         return 0.0
 
     def _run(self) -> None:
@@ -183,6 +191,13 @@ class Engine:
                 if not (self._called or self._stopping):
                     self._wake.wait(wait_s)
                 self._called = False
+
+    def _rest(self, now_s: float) -> None:
+        """While nobody plays nothing is measured, and an old slowdown must not keep players out."""
+        assert self.costs is not None
+        if not any(handle.state is SessionState.PLAYING for handle in self._active):
+            self.costs.rest(now_s - self._observed_s)
+            self._observed_s = now_s
 
     def _tasks(self) -> list[Task]:
         """The next frame of every session that plays."""
@@ -223,6 +238,7 @@ class Engine:
         ]
         self._publish(handles, frames)
         self.costs.observe(len(handles), plan.num_steps, (finished_s - started_s) * 1000)
+        self._observed_s = finished_s
 
     def _read(
         self, handles: Sequence[Handle], num_steps: int

@@ -9,7 +9,6 @@ session's frames do not depend, not even in the last bit, on who else plays (doc
 from __future__ import annotations
 
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -302,15 +301,16 @@ class OnnxRuntime:
         def decode(_: int, graphs: Graphs) -> None:
             graphs.decoder.run(["frames"], {"latents": latents[None]})
 
-        return self._median_ms(denoise, b), self._median_ms(decode, b)
+        return self._least_ms(denoise, b), self._least_ms(decode, b)
 
-    def _median_ms(self, work: Callable[[int, Graphs], None], b: int) -> float:
+    def _least_ms(self, work: Callable[[int, Graphs], None], b: int) -> float:
+        # Whatever else the machine does now only adds time; the engine learns the rest as it plays.
         times = []
         for _ in range(NUM_TIMED + 1):
             started_s = time.perf_counter()
             self._beside(work, range(b))
             times.append((time.perf_counter() - started_s) * 1000)
-        return statistics.median(times[1:])
+        return min(times[1:])
 
     def _check_clip(self, frames: NDArray[np.uint8], actions: NDArray[np.float32]) -> None:
         config = self._world.config
