@@ -11,7 +11,7 @@ new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/
 # Works: it runs, is new enough, has pip and was not moved here from elsewhere (its scripts name the folder they were made in).
 works() {
     [ -x "$venv/bin/python" ] && new_enough "$venv/bin/python" || return 1
-    grep -qF "$(pwd)/$venv" "$venv/bin/activate" 2>/dev/null || return 1
+    grep -qF "$(pwd -P)/$venv" "$venv/bin/activate" 2>/dev/null || return 1
     "$venv/bin/python" -c 'import pip' 2>/dev/null || "$venv/bin/python" -m ensurepip >/dev/null 2>&1
 }
 

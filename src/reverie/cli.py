@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 USER_ERROR = 2
+MISSED = 3
+"""A world was measured and misses a threshold."""
 EXTRAS = {
     "av": "video",
     "gymnasium": "simulator",
@@ -360,7 +362,7 @@ def evaluate(
     ] = 1500,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a world against episodes it never saw; exit code 1 if it misses a threshold."""
+    """Measure a world against episodes it never saw; exit code 3 if it misses a threshold."""
     from reverie import world as worlds
     from reverie.train.evaluate import evaluate as measure
 
@@ -378,7 +380,7 @@ def evaluate(
     lines = "\n".join(f"{name:<24} {value}" for name, value in report.items())
     _report(report, lines, as_json)
     if report["missed"]:
-        raise typer.Exit(1)
+        raise typer.Exit(MISSED)
 
 
 def _loader(name: str, steps: int | None, num_slots: int) -> Callable[[], Engine]:

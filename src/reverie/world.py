@@ -230,6 +230,8 @@ def save(path: Path, config: WorldConfig, starts: Sequence[Start] = (), card: st
     try:
         folder = path / "starts"
         folder.mkdir(parents=True, exist_ok=True)
+        for old in (*folder.glob("*.jpg"), *folder.glob("*.json")):
+            old.unlink()  # starts of an earlier export would still be offered
         for start in starts:
             tall = start.frames.reshape(-1, config.width, 3)
             jpeg = simplejpeg.encode_jpeg(

@@ -6,6 +6,7 @@ The noise on the latents teaches the decoder to read what a Denoiser writes, whi
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -93,11 +94,18 @@ def decode_frames(network: Autoencoder, latents: Float[Tensor, "b n c"]) -> NDAr
     return to_frames(network.decode(latents.to(device)).float()).cpu().numpy()
 
 
-def encode_all(network: Autoencoder, rendered: Rendered, file: Path) -> NDArray[np.float16]:
-    """Latents of every frame of a split, float16 [N, n, c], kept in `file` (a .npy).
+def encode_all(
+    network: Autoencoder, rendered: Rendered, folder: Path, split: str
+) -> NDArray[np.float16]:
+    """Latents of every frame of a split, float16 [N, n, c], kept in `folder`.
 
-    Only frames that are not in the file yet are encoded: a split may have grown.
+    Only frames that are not in the file yet are encoded: a split may have grown. The file's name
+    holds a digest of the weights and of the first episode, so another autoencoder's are never used.
     """
+    digest = hashlib.sha256(np.ascontiguousarray(rendered.frames[:32]).tobytes())
+    for weight in network.state_dict().values():
+        digest.update(weight.cpu().numpy().tobytes())
+    file = folder / f"latents_{split}_{digest.hexdigest()[:12]}.npy"
     finished = np.load(file, mmap_mode="r") if file.exists() else None
     if finished is not None and len(finished) >= len(rendered.frames):
         return finished[: len(rendered.frames)]

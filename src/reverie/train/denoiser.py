@@ -16,6 +16,7 @@ tau) (b1 + b2) / 2`.
 from __future__ import annotations
 
 import shutil
+import sysconfig
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,9 +43,9 @@ class ForcingConfig:
     frames are fed at in play; training draws it from least_context_signal to 1, mostly high.
     """
 
-    shortcut_share: float = 0.375
+    shortcut_share: float = 0.5
     shortcuts_from: float = 0.5
-    own_share: float = 0.5
+    own_share: float = 0.375
     own_from: float = 0.35
     context_signal: float = 0.9
     least_context_signal: float = 0.5
@@ -65,7 +66,7 @@ def train_denoiser(
     config = network.config
     network = network.to(device)
     run = Run(folder, run_config, network, make_optimizers(network), {"denoiser": asdict(config)})
-    if run_config.compile and (device.type == "cuda" or shutil.which("g++")):
+    if run_config.compile and _can_compile():
         network.compile_blocks()
     segments = latent_segments(folder, "train", autoencoder, train, config.context + 1)
     held_out = latent_segments(folder, "validation", autoencoder, validation, config.context + 65)
@@ -88,10 +89,17 @@ def train_denoiser(
     return run
 
 
+def _can_compile() -> bool:
+    """PyTorch compiles C++ against Python's headers (CPU) or Triton's launcher in C (CUDA)."""
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    return shutil.which("g++") is not None and headers.exists()
+
+
 def latent_segments(
     folder: Path, split: str, autoencoder: Autoencoder, rendered: Rendered, length: int
 ) -> Segments:
-    latents = encode_all(autoencoder, rendered, folder / f"latents_{split}.npy")
+    """Segments of latents and actions; latents are encoded once and kept in the run's folder."""
+    latents = encode_all(autoencoder, rendered, folder, split)
     return Segments({"latents": latents, "actions": rendered.actions}, rendered.boundaries, length)
 
 
@@ -214,28 +222,34 @@ class Forcing:
         precedes it.
         """
         config = self.config
+        # Spread over the batch, which begins with the sequences that learn larger steps: those are
+        # the ones play uses, so they above all must know the network's own frames.
         count = round(len(past) * config.own_share)
-        own = slice(len(past) - count, len(past))
-        clean_past = torch.full(past.shape[:2], config.context_signal, device=past.device)[own]
-        context = mix(
-            past[own],
-            torch.randn(past[own].shape, generator=generator, device=past.device),
-            clean_past,
-        )
-        zeros, ones = torch.zeros_like(clean_past), torch.ones_like(clean_past)
+        own = torch.linspace(0, len(past) - 1, count, device=past.device).round().long()
+        shape = (count, past.shape[1])
+        signal = torch.full(shape, config.context_signal, device=past.device)
+        drawn = torch.randn(past[own].shape, generator=generator, device=past.device)
+        zeros, ones = torch.zeros_like(signal), torch.ones_like(signal)
         guess = self.network(
-            context, clean_past, acted[0][own], noise[own], zeros, ones, acted[1][own]
+            mix(past[own], drawn, signal),
+            signal,
+            acted[0][own],
+            noise[own],
+            zeros,
+            ones,
+            acted[1][own],
         )
-        shape = past[own].shape[:2]
         share = torch.rand((count, 1), generator=generator, device=past.device)
         replaced = torch.rand(shape, generator=generator, device=past.device) < share
         replaced[:, 0] = False
         guessed = torch.cat([past[own][:, :1], normalise(guess.float())[:, :-1]], 1)
-        mixed = torch.where(replaced[..., None, None], guessed, past[own])
-        return torch.cat([past[: own.start], mixed])
+        mixed = past.clone()
+        mixed[own] = torch.where(replaced[..., None, None], guessed, past[own])
+        return mixed
 
 
 def mix(clean: Tensor, noise: Tensor, signal: Float[Tensor, "b t"]) -> Tensor:
+    """Frames at a signal level: noise at 0, clean at 1."""
     level = signal[..., None, None]
     return level * clean + (1 - level) * noise
 

@@ -92,13 +92,14 @@ def evaluate(
     report: dict[str, Any] = {"world": world.config.name, "denoising_steps": num_steps}
     report |= measure_reconstruction(load_networks(world)[0], test, num_clips * 4)
     report |= measure_next_frame(runtime, clips, num_steps)
-    report |= measure_obedience(runtime, probe, clips, num_steps, out)
+    if space.camera_limit and "forward" in space.keys:
+        report |= measure_obedience(runtime, probe, clips, num_steps, out)
     report |= measure_long_play(runtime, test, num_steps, play_s, seed, out)
     draw_rollouts(runtime, clips[:6], num_steps, out / f"rollouts_{num_steps}.jpg")
     report["missed"] = sorted(
         name
         for name, least in THRESHOLDS.items()
-        if (report[name] > 0 if name == "collapsed" else report[name] < least)
+        if name in report and (report[name] > 0 if name == "collapsed" else report[name] < least)
     )
     (out / f"report_{num_steps}.json").write_text(json.dumps(report, indent=2) + "\n")
     return report

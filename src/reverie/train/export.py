@@ -115,6 +115,7 @@ def export_world(
         for key, value in network.state_dict().items()
     }
     save_file(weights, path / WEIGHTS)
+    (path / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone
     _write_graphs(path, autoencoder, denoiser)
     return worlds.load(path)
 

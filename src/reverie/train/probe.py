@@ -100,9 +100,10 @@ def train_probe(
         frames, action = batch["frames"], torch.from_numpy(batch["actions"][:, 1])
         with torch.autocast("cpu", torch.bfloat16):
             output = probe(_pixels(frames[:, 0]), _pixels(frames[:, 1])).float()
-        camera = F.smooth_l1_loss(output[:, :2], action[:, num_keys : num_keys + 2], beta=0.02)
-        keys = F.binary_cross_entropy_with_logits(output[:, 2:], action[:, :num_keys])
-        loss = 20 * camera + keys
+        loss = F.binary_cross_entropy_with_logits(output[:, 2:], action[:, :num_keys])
+        if action_space.camera_limit:
+            turn = action[:, num_keys : num_keys + 2]
+            loss = loss + 20 * F.smooth_l1_loss(output[:, :2], turn, beta=0.02)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -30,6 +30,8 @@ from reverie.train.run import Run, RunConfig
 from reverie.world import Start, World
 
 STAGES = ("autoencoder", "denoiser")
+MAX_KEYS = 16
+"""Held keys are 16 bits on the way from the page."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ def train_stage(
     _expect_one_of("stage", stage, STAGES)
     _expect_one_of("size", size, SIZES)
     dataset = Dataset.load(data)
+    space = dataset.config.actions.space
+    if space is None or len(space.keys) > MAX_KEYS:
+        raise ReverieError(
+            f"{data} has actions that no player could give; expected up to {MAX_KEYS} keys, "
+            "and a camera or none: wrap the environment"
+        )
     torch.manual_seed(config.seed)
     networks = load_networks(begin_with) if begin_with else None
     autoencoder = networks[0] if networks else Autoencoder(SIZES[size].autoencoder)

@@ -156,6 +156,10 @@ class TorchRuntime:
         """Medians of a few whole steps of one to four sessions."""
         if not self._cost_table:
             config = self._world.config
+            blank = np.zeros((config.context, *config.frame_shape), np.uint8)
+            idle = np.zeros((config.context, config.action_space.width), np.float32)
+            for slot in range(min(self.num_slots, 4)):
+                self.prefill(slot, blank, idle, 0)
             for b in range(1, min(self.num_slots, 4) + 1):
                 actions = np.zeros((b, config.action_space.width), np.float32)
                 slots = tuple(range(b))
@@ -196,4 +200,6 @@ class TorchRuntime:
 def _elapsed_ms(run: Any) -> float:
     started_s = time.perf_counter()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return (time.perf_counter() - started_s) * 1000

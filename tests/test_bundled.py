@@ -1,0 +1,98 @@
+"""The world that comes with Reverie: whole, small, the same in both runtimes, and it obeys."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reverie import world as worlds
+from reverie.core import Action
+from reverie.engine.runtime import Batch, Runtime
+from reverie.engine.runtimes.onnx import OnnxRuntime
+from reverie.engine.runtimes.torch import TorchRuntime
+from reverie.world import World
+
+TOLERANCE = 2
+"""Levels of 255 by which a frame of the two runtimes may differ."""
+PIXELS_PER_DEGREE = 160 / 73.7
+"""Near the middle of a picture with a field of view of 74 degrees it is a little less."""
+
+
+@pytest.fixture(scope="module")
+def meadow() -> World:
+    return worlds.load("meadow")
+
+
+@pytest.fixture(scope="module")
+def runtime(meadow: World) -> Runtime:
+    runtime = OnnxRuntime(meadow)
+    runtime.allocate(2)
+    return runtime
+
+
+def play(
+    runtime: Runtime, start: str, action: Action, num_frames: int, seed: int = 0
+) -> np.ndarray:
+    """The last real frame, then generated ones: uint8 [num_frames + 1, h, w, 3]."""
+    world = runtime.world
+    clip = world.find_start(start)
+    runtime.prefill(0, clip.frames, clip.actions, seed)
+    slot = world.config.action_space.decode(clip.actions[-1]).slot
+    vector = world.config.action_space.encode(Action(action.keys, action.mouse, slot))
+    batches = (Batch((0,), vector[None], (seed,), (index,), 1) for index in range(num_frames))
+    return np.stack([clip.frames[-1], *(runtime.step(batch)[0] for batch in batches)])
+
+
+def sideways(before: np.ndarray, after: np.ndarray, reach: int = 40) -> int:
+    """Pixels by which the scene moved to the right, from the pictures' columns above the hotbar."""
+    a, b = (picture[:80].astype(float).mean(2) for picture in (before, after))
+    width = a.shape[1]
+    errors = {
+        shift: np.square(
+            a[:, max(0, -shift) : width - max(0, shift)]
+            - b[:, max(0, shift) : width - max(0, -shift)]
+        ).mean()
+        for shift in range(-reach, reach + 1)
+    }
+    return min(errors, key=lambda shift: errors[shift])
+
+
+def test_it_is_whole_and_small(meadow: World) -> None:
+    assert (meadow.config.width, meadow.config.height, meadow.config.fps) == (160, 96, 20)
+    assert meadow.config.denoising_steps == (1, 2, 4)
+    assert len(meadow.starts) >= 4
+    assert meadow.card
+    assert sum(f.stat().st_size for f in meadow.path.rglob("*") if f.is_file()) < 40e6
+
+
+def test_the_two_runtimes_agree_frame_by_frame(meadow: World, runtime: Runtime) -> None:
+    twin = TorchRuntime(meadow, "cpu")
+    twin.allocate(1)
+    start = meadow.starts[0].name
+    action = Action({"w"}, (3.0, 0.5))
+    fast, slow = (play(r, start, action, 12).astype(int) for r in (runtime, twin))
+    assert np.abs(fast - slow).max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("side", [1, -1], ids=["right", "left"])
+def test_turning_moves_the_scene_the_other_way(meadow: World, runtime: Runtime, side: int) -> None:
+    """Three frames of 5 degrees from every start: most scenes move by about that much."""
+    moved = []
+    for start in meadow.starts:
+        frames = play(runtime, start.name, Action(mouse=(5.0 * side, 0)), 3)
+        moved.append(-side * sideways(frames[0], frames[-1]))
+    wanted = 15 * PIXELS_PER_DEGREE
+    assert 0.6 * wanted < np.median(moved) < 1.3 * wanted
+
+
+def test_standing_still_keeps_the_scene(meadow: World, runtime: Runtime) -> None:
+    for start in meadow.starts:
+        frames = play(runtime, start.name, Action(), 5).astype(float)
+        assert np.abs(frames[-1] - frames[0]).mean() < 16
+
+
+def test_the_same_seed_and_actions_draw_the_same_frames(meadow: World, runtime: Runtime) -> None:
+    start, action = meadow.starts[0].name, Action({"w"}, (2.0, 0))
+    once, twice = (play(runtime, start, action, 4, seed=5) for _ in range(2))
+    assert np.array_equal(once, twice)
+    assert not np.array_equal(once, play(runtime, start, action, 4, seed=6))
