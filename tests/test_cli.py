@@ -305,7 +305,7 @@ def test_export_without_its_card_is_one_line(capsys: pytest.CaptureFixture[str],
     assert "card.md: no such file or directory" in err
 
 
-@pytest.mark.parametrize(("missed", "code"), [([], 0), (["turns_right"], 1)])
+@pytest.mark.parametrize(("missed", "code"), [([], 0), (["turns_obeyed"], 3)])
 def test_evaluate_fails_where_a_threshold_is_missed(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -313,14 +313,14 @@ def test_evaluate_fails_where_a_threshold_is_missed(
     missed: list[str],
     code: int,
 ):
-    report = {"turns_right": 0.9, "missed": missed}
+    report = {"turns_obeyed": 0.9, "missed": missed}
     calls = Calls(report)
     monkeypatch.setattr("reverie.train.evaluate.evaluate", calls)
     arguments = ("evaluate", "meadow", "--data", "d", "--out", "o", "--steps", "2")
     given = run(capsys, *arguments, "--json")
     assert (given[0], json.loads(given[1])) == (code, report)
     assert calls[0][1]["num_steps"] == 2
-    assert "turns_right" in run(capsys, *arguments)[1]
+    assert "turns_obeyed" in run(capsys, *arguments)[1]
 
 
 def test_evaluate_refuses_steps_the_world_does_not_know(

@@ -39,7 +39,7 @@ TURN_FRAMES = 12
 THRESHOLDS = {
     "reconstruction_psnr": 26.0,
     "next_frame_margin": 3.0,
-    "turns_right": 0.95,
+    "turns_obeyed": 0.95,
     "walks_forward": 0.8,
     "collapsed": 0.0,
 }
@@ -198,8 +198,7 @@ def measure_obedience(
     real = real_forward(probe, clips)
     return {
         **scores,
-        "turns_right_each": scores,
-        "turns_right": round(float(np.mean(list(scores.values()))), 4),
+        "turns_obeyed": round(float(np.mean(list(scores.values()))), 4),
         "turn_angle_ratio": round(float(np.median(np.concatenate(angles))), 3),
         "walks_forward": round(float(np.mean(np.concatenate(walking))), 4),
         "walks_forward_real": real,
