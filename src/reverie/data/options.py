@@ -117,6 +117,7 @@ def climb_out(body: Body) -> Steps:
 
 
 def walk(body: Body) -> Steps:
+    """Ahead, with a wandering look; over a step where one is in the way."""
     keys = ["forward"]
     if body.chance(0.25):
         keys.append("sprint")
@@ -127,6 +128,7 @@ def walk(body: Body) -> Steps:
 
 
 def sprint_jump(body: Body) -> Steps:
+    """A run with jump held down."""
     gaze = Gaze.draw(body, (0.4, 0.4, 0.0, 0.2))
     yield from go(body, body.ticks(16, 50), gaze, "forward", "sprint", "jump")
 
@@ -170,6 +172,7 @@ def walk_back(body: Body) -> Steps:
 
 
 def look_around(body: Body) -> Steps:
+    """Standing, with turns of the head as people make them."""
     gaze = Gaze(body, "busy")
     for _ in range(body.ticks(16, 60)):
         yield body.act(turn=gaze())
@@ -187,6 +190,7 @@ def look_up_and_down(body: Body) -> Steps:
 
 
 def draw_steep(body: Body) -> float:
+    """A pitch far from the horizon, degrees; more often down than up."""
     return float(body.rng.uniform(30, PITCH_MOST)) * (1 if body.chance(0.6) else -1)
 
 

@@ -51,6 +51,8 @@ OPTIONS: Mapping[str, Mapping[Option, float]] = {
 
 
 class Policy(Protocol):
+    """Who plays one episode; see the module."""
+
     def __call__(self, rng: np.random.Generator, info: dict[str, Any]) -> Vectors:
         """The encoded action [A] for the next frame, from the environment's last info."""
         ...

@@ -213,6 +213,7 @@ def _held(space: ActionSpace, action: Action, clip: Clip, context: int) -> Actio
 
 
 def read_actions(probe: Probe, first: Frames, frames: Frames) -> Reading:
+    """What the probe reads between frames that follow each other, `first` before them."""
     before = np.concatenate([first[None], frames[:-1]])
     return probe.read(before, frames)
 
@@ -234,6 +235,7 @@ def turn_angle(reading: Reading, mouse: tuple[float, float]) -> NDArray[np.float
 
 
 def reads_forward(space: ActionSpace, reading: Reading) -> NDArray[np.bool_]:
+    """Per frame: read as walking forward, and rather than back."""
     forward, back = (reading.keys[:, space.keys.index(name)] for name in ("forward", "back"))
     return (forward > 0.5) & (forward > back)
 

@@ -29,6 +29,7 @@ def contact_sheet(rows: Sequence[NDArray[np.uint8]], gap: int = 4) -> NDArray[np
 
 
 def write_sheet(file: Path, rows: Sequence[NDArray[np.uint8]]) -> None:
+    """A `contact_sheet` as a JPEG file."""
     sheet = np.ascontiguousarray(contact_sheet(rows))
     file.write_bytes(simplejpeg.encode_jpeg(sheet, quality=92, colorsubsampling="444"))
 
