@@ -18,7 +18,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.world import World
+from reverie.core import ReverieError
+from reverie.world import World, WorldConfig
 
 CostTable = Mapping[tuple[int, int], float]
 """Milliseconds by (batch size, denoising steps): a `step` of that size, and with 0 steps the
@@ -112,6 +113,20 @@ class Runtime(Protocol):
     def cost_table(self) -> CostTable:
         """Measured once, after `allocate` and before the first session."""
         ...
+
+
+def check_clip(
+    config: WorldConfig, frames: NDArray[np.uint8], actions: NDArray[np.float32]
+) -> None:
+    """Raises ReverieError unless these are frames [t, h, w, 3] of the world's size and as many
+    actions [t, A].
+    """
+    expected = (len(actions), *config.frame_shape)
+    if frames.dtype != np.uint8 or frames.shape != expected:
+        raise ReverieError(f"frames are {frames.dtype} {frames.shape}; expected uint8 {expected}")
+    wanted = (len(frames), config.action_space.width)
+    if actions.shape != wanted:
+        raise ReverieError(f"actions have shape {actions.shape}; expected {wanted}")
 
 
 def noise(seed: int, frame_index: int, stream: int, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from reverie.core import ReverieError
 from reverie.engine.cache_pool import CachePool
-from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, noise
+from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, check_clip, noise
 from reverie.engine.runtimes.onnx_graphs import Graphs, GraphShape, check_graphs, load_graphs
 from reverie.engine.snapshot import pack, unpack
 from reverie.world import World
@@ -166,7 +166,7 @@ class OnnxRuntime:
         first_index: int | None = None,
     ) -> None:
         """See `Runtime.prefill`. One commit pass per frame."""
-        self._check_clip(frames, actions)
+        check_clip(self._world.config, frames, actions)
         first = -len(frames) if first_index is None else first_index
         for i, (frame, action) in enumerate(zip(frames, actions, strict=True)):
             inputs = {"frames": np.ascontiguousarray(frame[None])}
@@ -311,17 +311,6 @@ class OnnxRuntime:
             self._beside(work, range(b))
             times.append((time.perf_counter() - started_s) * 1000)
         return min(times[1:])
-
-    def _check_clip(self, frames: NDArray[np.uint8], actions: NDArray[np.float32]) -> None:
-        config = self._world.config
-        expected = (len(actions), *config.frame_shape)
-        if frames.dtype != np.uint8 or frames.shape != expected:
-            raise ReverieError(
-                f"frames are {frames.dtype} {frames.shape}; expected uint8 {expected}"
-            )
-        wanted = (len(frames), config.action_space.width)
-        if actions.shape != wanted:
-            raise ReverieError(f"actions have shape {actions.shape}; expected {wanted}")
 
 
 def _normalise(latents: Floats) -> Floats:

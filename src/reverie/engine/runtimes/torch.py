@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reverie.core import ReverieError
-from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, noise
+from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, check_clip, noise
 from reverie.engine.snapshot import pack, unpack
 from reverie.model.autoencoder import to_frames, to_pixels
 from reverie.model.sampler import Sampler
@@ -77,12 +77,7 @@ class TorchRuntime:
     ) -> None:
         """See `Runtime.prefill`."""
         config = self._world.config
-        shapes = (len(actions), *config.frame_shape), (len(frames), config.action_space.width)
-        if (frames.shape, actions.shape) != shapes or frames.dtype != np.uint8:
-            raise ReverieError(
-                f"frames are {frames.dtype} {frames.shape} with actions {actions.shape}; "
-                f"expected uint8 {shapes[0]} with {shapes[1]}"
-            )
+        check_clip(config, frames, actions)
         first = -len(frames) if first_index is None else first_index
         if first == -config.context:
             self._memory.cache.forget(slot)
