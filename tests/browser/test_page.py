@@ -449,8 +449,9 @@ def test_a_hidden_page_stands_still(served: Any, open_page: OpenPage):
     hide = "Object.defineProperty(document, 'hidden', { value: true, configurable: true })"
     page.evaluate(f"{hide}; document.dispatchEvent(new Event('visibilitychange'))")
     wait_until(page, "s.state === 'paused' && s.phase === 'paused'")
+    page.wait_for_timeout(300)  # frames that were on their way when the server stopped
     shown = stats(page)["framesShown"]
-    page.wait_for_timeout(300)
+    page.wait_for_timeout(500)
     assert stats(page)["framesShown"] == shown
 
 

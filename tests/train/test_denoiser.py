@@ -1,4 +1,4 @@
-"""Shortcut forcing: targets by hand, levels on their grids, own guesses in the context, and a loss
+"""Shortcut forcing: targets by hand, levels on their grids, own rollouts in the context, and a loss
 that falls.
 """
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from reverie.model.autoencoder import normalise
 from reverie.model.denoiser import Denoiser, DenoiserConfig
+from reverie.model.sampler import Sampler
 from reverie.train.denoiser import Forcing, ForcingConfig, make_optimizers, mix
 
 CONFIG = DenoiserConfig((1, 2), 8, 3, context=3, width=32, depth=2, head_width=16)
@@ -55,19 +56,38 @@ def test_the_shortcut_target_is_where_two_half_steps_lead(
     assert calls == [0.5, 0.5]
 
 
-def test_own_guesses_reach_both_halves_of_a_batch_but_never_a_first_frame(
-    forcing: Forcing,
-) -> None:
-    """A batch begins with the sequences that learn larger steps: play uses those."""
-    past = normalise(torch.randn(8, 12, 2, 8))
-    actions = (torch.zeros(8, 12, 3), torch.zeros(8, 12, 3))
+def test_rollouts_end_sequences_of_both_halves_of_a_batch(forcing: Forcing) -> None:
+    """A batch begins with the sequences that learn larger steps: play uses those. The first frame
+    is always true: nothing precedes it.
+    """
+    past = normalise(torch.randn(8, 3, 2, 8))
     generator = torch.Generator().manual_seed(3)
-    replaced = forcing._with_own_guesses(past, actions, torch.randn(past.shape), generator)
-    changed = (replaced != past).flatten(1).any(1)
-    assert torch.equal(replaced[:, 0], past[:, 0])
-    assert changed[:4].any()
-    assert changed[4:].any()
-    assert not changed.all()
+    mixed = forcing._with_rollouts(past, torch.zeros(8, 3, 3), generator)
+    own = (mixed != past).flatten(2).any(2)
+    assert not own[:, 0].any()
+    assert own[:4, -1].any()
+    assert own[4:, -1].any()
+    assert own[:, -1].sum() == 8 * forcing.config.own_share
+    assert (own[:, 1] <= own[:, 2]).all()  # once it plays by itself, it goes on
+
+
+def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
+    network, signal = forcing.network, forcing.config.context_signal
+    torch.nn.init.normal_(network.unembed.weight)
+    past, actions = normalise(torch.randn(1, 3, 2, 8)), torch.randn(1, 3, 3)
+    rolled = Forcing(network, ForcingConfig(own_share=1.0))._with_rollouts(
+        past, actions, torch.Generator().manual_seed(0)
+    )
+    generator = torch.Generator().manual_seed(0)
+    first = int(torch.randint(1, 3, (1,), generator=generator))
+    sampler = Sampler(network, 1)
+    for index in range(3):
+        noise = torch.randn((2, 1, 2, 8), generator=generator)
+        frame = past[:, index]
+        if index >= first:
+            frame = normalise(sampler.sample([0], noise[0], actions[:, index], [index], 1))
+        torch.testing.assert_close(rolled[:, index], frame)
+        sampler.commit([0], frame, noise[1], actions[:, index], [index], signal)
 
 
 def test_training_learns_a_world_that_an_action_moves(forcing: Forcing) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from reverie.data.render import Rendered
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig, to_frames, to_pixels
+from reverie.train import parallel
 from reverie.train.run import Run, RunConfig, load_checkpoint, pick_device
 from reverie.train.sheets import psnr, write_sheet
 
@@ -44,7 +45,8 @@ def train_autoencoder(
 
     def train_step(step: int) -> Tensor:
         generator = np.random.Generator(np.random.Philox(key=[run_config.seed, step]))
-        rows = np.sort(generator.integers(0, len(train.frames), run_config.batch_size))
+        rows = generator.integers(0, len(train.frames), run_config.batch_size)
+        rows = np.sort(rows[parallel.share_of(run_config.batch_size)])
         pixels = to_pixels(torch.from_numpy(train.frames[rows]).to(device))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):

@@ -2,9 +2,8 @@
 7-8, with the past of play).
 
 Every frame of a segment is a target once, after context frames as they lie in the cache at play:
-true latents lightly noised or, for part of the sequences, the network's own one-pass guesses, so
-that it learns to recover from its own mistakes (the parallel form of a rollout: one extra pass
-gives a guess for every frame at once).
+true latents lightly noised or, for part of the sequences, from some frame on the network's own
+rollout, one pass a frame, so that it learns to recover from its own mistakes.
 
 Signal level tau is 0 for noise and 1 for clean; `noisy = (1 - tau) noise + tau clean`; the network
 predicts clean. At the finest step size the target is the truth. At a larger one, d, it is where two
@@ -30,6 +29,7 @@ from reverie.data.segments import Segments
 from reverie.model.autoencoder import Autoencoder, normalise
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import Sampler
+from reverie.train import parallel
 from reverie.train.autoencoder import decode_frames, encode_all
 from reverie.train.run import Run, RunConfig, load_checkpoint, pick_device
 from reverie.train.sheets import psnr, write_sheet
@@ -39,13 +39,13 @@ from reverie.train.sheets import psnr, write_sheet
 class ForcingConfig:
     """shortcut_share: of the sequences that learn larger steps; their target is the truth until
     shortcuts_from (share of the run), then the network's own half steps. own_share: of the
-    sequences whose context holds own guesses, from own_from on. context_signal: the level past
+    sequences whose context ends in an own rollout, from own_from on. context_signal: the level past
     frames are fed at in play; training draws it from least_context_signal to 1, mostly high.
     """
 
     shortcut_share: float = 0.5
     shortcuts_from: float = 0.5
-    own_share: float = 0.375
+    own_share: float = 0.5
     own_from: float = 0.35
     context_signal: float = 0.9
     least_context_signal: float = 0.5
@@ -68,15 +68,20 @@ def train_denoiser(
     run = Run(folder, run_config, network, make_optimizers(network), {"denoiser": asdict(config)})
     if run_config.compile and _can_compile():
         network.compile_blocks()
-    segments = latent_segments(folder, "train", autoencoder, train, config.context + 1)
-    held_out = latent_segments(folder, "validation", autoencoder, validation, config.context + 65)
+    with parallel.first_alone():
+        segments = latent_segments(folder, "train", autoencoder, train, config.context + 1)
+        held_out = latent_segments(
+            folder, "validation", autoencoder, validation, config.context + 65
+        )
     forcer = Forcing(network, forcing)
 
     def train_step(step: int) -> Tensor:
         batch = segments.draw(run_config.batch_size, run_config.seed, step)
-        latents = torch.from_numpy(batch["latents"]).to(device).float()
-        actions = torch.from_numpy(batch["actions"]).to(device)
-        generator = torch.Generator(device).manual_seed(run_config.seed * 2**32 + step)
+        share = parallel.share_of(run_config.batch_size)
+        latents = torch.from_numpy(batch["latents"][share]).to(device).float()
+        actions = torch.from_numpy(batch["actions"][share]).to(device)
+        drawn = (run_config.seed * 2**32 + step) * parallel.num_processes() + parallel.rank()
+        generator = torch.Generator(device).manual_seed(drawn)
         with torch.autocast(device.type, torch.bfloat16):
             return forcer.loss(latents, actions, step / run_config.steps, generator)
 
@@ -144,8 +149,8 @@ class Forcing:
         acted = (actions[:, :-1], actions[:, 1:])
         batch_size, num_frames = clean.shape[:2]
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
-        if progress >= config.own_from:
-            past = self._with_own_guesses(past, acted, noise, generator)
+        if config.own_share and progress >= config.own_from:
+            past = self._with_rollouts(past, acted[0], generator)
         drawn = torch.rand(batch_size, num_frames, generator=generator, device=clean.device)
         context_signal = 1 - (1 - config.least_context_signal) * drawn.square()
         context_noise = torch.randn(past.shape, generator=generator, device=past.device)
@@ -185,10 +190,11 @@ class Forcing:
         signal = torch.where(drawn < 0.25, 0.0, (drawn - 0.25) / 0.75 * (1 - self.finest / 2))
         step_size = torch.full(shape, self.finest, device=device)
         sizes = 2.0 ** -torch.arange(0, round(-np.log2(self.finest)), device=device)
-        picked = torch.randint(
-            len(sizes), (num_shortcuts, num_frames), generator=generator, device=device
+        # The largest step, one pass from noise to frame, is what slow machines play: half of them.
+        picked = torch.multinomial(
+            sizes.expand(batch_size, -1), num_frames, replacement=True, generator=generator
         )
-        step_size[:num_shortcuts] = sizes[picked]
+        step_size[:num_shortcuts] = sizes[picked][:num_shortcuts]
         reached = (drawn[:num_shortcuts] / step_size[:num_shortcuts]).floor() * step_size[
             :num_shortcuts
         ]
@@ -215,37 +221,34 @@ class Forcing:
         return noisy + (1 - signal)[..., None, None] * (first + second) / 2
 
     @torch.no_grad()
-    def _with_own_guesses(
-        self, past: Tensor, acted: tuple[Tensor, Tensor], noise: Tensor, generator: torch.Generator
-    ) -> Tensor:
-        """Replace context frames of some sequences by one-pass guesses; the first stays, nothing
-        precedes it.
+    def _with_rollouts(
+        self, past: Tensor, actions: Tensor, generator: torch.Generator
+    ) -> Float[Tensor, "b t n c"]:
+        """Some sequences with their end replaced by what the network itself plays on from there:
+        one pass a frame, by the true actions. actions[:, t] led into past[:, t].
         """
-        config = self.config
+        count, num_frames = round(len(past) * self.config.own_share), past.shape[1]
         # Spread over the batch, which begins with the sequences that learn larger steps: those are
         # the ones play uses, so they above all must know the network's own frames.
-        count = round(len(past) * config.own_share)
         own = torch.linspace(0, len(past) - 1, count, device=past.device).round().long()
-        shape = (count, past.shape[1])
-        signal = torch.full(shape, config.context_signal, device=past.device)
-        drawn = torch.randn(past[own].shape, generator=generator, device=past.device)
-        zeros, ones = torch.zeros_like(signal), torch.ones_like(signal)
-        guess = self.network(
-            mix(past[own], drawn, signal),
-            signal,
-            acted[0][own],
-            noise[own],
-            zeros,
-            ones,
-            acted[1][own],
-        )
-        share = torch.rand((count, 1), generator=generator, device=past.device)
-        replaced = torch.rand(shape, generator=generator, device=past.device) < share
-        replaced[:, 0] = False
-        guessed = torch.cat([past[own][:, :1], normalise(guess.float())[:, :-1]], 1)
-        mixed = past.clone()
-        mixed[own] = torch.where(replaced[..., None, None], guessed, past[own])
-        return mixed
+        first = torch.randint(1, num_frames, (count,), generator=generator, device=past.device)
+        truth, sessions = past[own], range(count)
+        sampler = Sampler(self.network, count)
+        frames: list[Tensor] = []
+        for index in range(num_frames):
+            frame, indices = truth[:, index], [index] * count
+            noise = torch.randn((2, *frame.shape), generator=generator, device=past.device)
+            acted = actions[own, index]
+            if index:
+                guess = sampler.sample(sessions, noise[0], acted, indices, 1)
+                played = (index >= first)[:, None, None]
+                frame = torch.where(played, normalise(guess.float()), frame)
+            frames.append(frame)
+            signal = self.config.context_signal
+            sampler.commit(sessions, frame, noise[1], acted, indices, signal)
+        replaced = past.clone()
+        replaced[own] = torch.stack(frames, 1)
+        return replaced
 
 
 def mix(clean: Tensor, noise: Tensor, signal: Float[Tensor, "b t"]) -> Tensor:

@@ -23,6 +23,7 @@ from reverie.data.render import FRAMES_FOLDER, led_into, open_simulator, play_ba
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.weights import load_networks
+from reverie.train import parallel
 from reverie.train.autoencoder import load_autoencoder, train_autoencoder
 from reverie.train.denoiser import ForcingConfig, load_denoiser, train_denoiser
 from reverie.train.export import export_world
@@ -90,8 +91,10 @@ def train_stage(
             f"is for {width}x{height}: record with --picture {width}x{height}"
         )
     cache = data / FRAMES_FOLDER
-    train = render(dataset, "train", num_frames=num_frames, cache=cache)
-    validation = render(dataset, "validation", cache=cache)
+    parallel.join_processes()
+    with parallel.first_alone():
+        train = render(dataset, "train", num_frames=num_frames, cache=cache)
+        validation = render(dataset, "validation", cache=cache)
     if stage == "autoencoder":
         autoencoder.train().requires_grad_(True)
         return train_autoencoder(out / stage, autoencoder, config, train, validation)
@@ -106,9 +109,9 @@ def train_stage(
             **SIZES[size].denoiser,
         )
         denoiser = Denoiser(settings)
-    return train_denoiser(
-        out / stage, denoiser, ForcingConfig(), config, autoencoder, train, validation
-    )
+    # A network that already knows the dynamics learns larger steps and its own frames at once.
+    forcing = ForcingConfig(shortcuts_from=0.0, own_from=0.0) if networks else ForcingConfig()
+    return train_denoiser(out / stage, denoiser, forcing, config, autoencoder, train, validation)
 
 
 def export_run(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from reverie.core import ReverieError
+from reverie.train import parallel
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,12 @@ class RunConfig:
 
 
 def pick_device(threads: int = 0) -> torch.device:
-    """CUDA where there is one, else the CPU with this many threads."""
+    """CUDA where there is one, else the CPU with this many threads. Meets the run's other processes."""
+    parallel.join_processes()
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-        return torch.device("cuda")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if threads:
         torch.set_num_threads(threads)
     return torch.device("cpu")
@@ -129,7 +132,8 @@ class Run:
             TextColumn("{task.fields[loss]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns) as progress:
+        first = parallel.rank() == 0
+        with Progress(*columns, disable=not first) as progress:
             bar = progress.add_task(
                 self.folder.name, total=config.steps, completed=self.step, loss=""
             )
@@ -138,7 +142,8 @@ class Run:
                     losses.append(self._update(train_step))
                     self.step += 1
                     now = time.monotonic()
-                    if now - logged > config.log_every_s or self.step == config.steps:
+                    done = self.step == config.steps
+                    if first and (done or now - logged > config.log_every_s):
                         loss = torch.stack(losses).mean().item()
                         rate = len(losses) * config.batch_size / (now - logged)
                         self._log(loss=loss, examples_per_s=rate)
@@ -146,13 +151,14 @@ class Run:
                             bar, completed=self.step, loss=f"loss {loss:.4f}  {rate:.1f}/s"
                         )
                         logged, losses = now, []
-                    if now - saved > config.save_every_s or self.step == config.steps:
+                    if first and (done or now - saved > config.save_every_s):
                         self.save()
                         self._log(**self.inspect_average(inspect))
                         draw_losses(self.folder)
                         saved = logged = time.monotonic()
             except KeyboardInterrupt:
-                self.save()
+                if first:
+                    self.save()
                 progress.console.print(
                     f"stopped at step {self.step}; saved. Run the same command to go on."
                 )
@@ -161,6 +167,7 @@ class Run:
         rate = self.config.learning_rate_at(self.step)
         loss = train_step(self.step)
         loss.backward()
+        parallel.average_gradients(self.network.parameters())
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer, scales in zip(self.optimizers, self._rate_scales, strict=True):
             for group, scale in zip(optimizer.param_groups, scales, strict=True):
