@@ -54,7 +54,12 @@ def write_tiny_world(path: Path, seed: int = 0, context: int = 3, num_starts: in
         denoising_steps=(1, 2, 4),
         context=context,
         context_signal=0.9,
-        denoiser={"time_frequencies": [1.0, 0.5, 0.25, 0.1], "min_step_size": 0.125},
+        denoiser={
+            "frequencies": [[0.7, 0.0, 0.0, 0.0], [0.0, 0.6, 0.0, 0.0], [0.0, 0.0, 0.25, 0.1]],
+            "camera_column": len(SPACE.keys),
+            "camera_tokens": 2.0,
+            "min_step_size": 0.125,
+        },
     )
     idle = np.tile(SPACE.encode(Action()), (context, 1))
     starts = []
@@ -149,7 +154,7 @@ def _denoiser(context: int) -> tuple[_Graph, list[Any], list[Any]]:
     level = g.matmul(g.node("Concat", *levels, axis=1), "denoiser.levels")
     condition = g.node("Add", level, g.matmul("action", "denoiser.action"))
     x = g.node("Add", g.matmul("noisy", "denoiser.embed"), g.reshape(condition, -1, 1, WIDTH))
-    phase = g.reshape(g.node("Sub", "time_cos", "time_sin"), -1, 1, 1, HEAD_WIDTH)
+    phase = g.reshape(g.node("Sub", "phase_cos", "phase_sin"), -1, 1, 1, HEAD_WIDTH)
     for i in range(LAYERS):
         q, k, v = (
             g.node(
@@ -171,7 +176,7 @@ def _denoiser(context: int) -> tuple[_Graph, list[Any], list[Any]]:
     latents, new = ["b", TOKENS, CHANNELS], ["b", HEADS, TOKENS, HEAD_WIDTH]
     shapes: dict[str, list[Any]] = {"noisy": latents, "signal": ["b"], "step_size": ["b"]}
     shapes |= {"action": ["b", SPACE.width]}
-    shapes |= {"time_cos": ["b", HEAD_WIDTH], "time_sin": ["b", HEAD_WIDTH]}
+    shapes |= {"phase_cos": ["b", HEAD_WIDTH], "phase_sin": ["b", HEAD_WIDTH]}
     shapes |= {f"cache_{part}.{i}": entries for part in "kv" for i in range(LAYERS)}
     made = {f"new_{part}.{i}": new for part in "kv" for i in range(LAYERS)}
     inputs = [helper.make_tensor_value_info(name, FLOAT, s) for name, s in shapes.items()]

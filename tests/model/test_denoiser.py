@@ -10,9 +10,11 @@ from torch import Tensor
 
 from reverie.model.autoencoder import normalise
 from reverie.model.denoiser import Denoiser, DenoiserConfig
-from reverie.model.sampler import Sampler, time_phases
+from reverie.model.sampler import Sampler, frame_phases
 
-CONFIG = DenoiserConfig((2, 3), 8, 5, context=4, width=32, depth=4, head_width=16)
+CONFIG = DenoiserConfig(
+    (2, 3), 8, 5, context=4, width=32, depth=4, head_width=16, camera_column=1
+)
 
 
 @pytest.fixture
@@ -57,7 +59,8 @@ def test_cached_steps_agree_with_recomputing_the_window(denoiser: Denoiser) -> N
     for t in range(CONFIG.context):
         sampler.commit([0, 1], latents[:, t], noise[:, t], actions[:, t], [t, t], 0.9)
     index = [CONFIG.context] * 2
-    cos, sin = time_phases(denoiser, index)
+    turned = sampler.turned + denoiser.turns(actions[:, -1])
+    cos, sin = frame_phases(denoiser, turned, index)
     level = torch.full((2,), 0.25)
     step_size = torch.full((2,), 0.5)
     cached, _, _ = denoiser.step(
@@ -131,7 +134,30 @@ def test_a_clean_prediction_is_reached_in_any_number_of_steps(
         torch.testing.assert_close(reached, answer, atol=1e-5, rtol=1e-5)
 
 
-def test_time_wavelengths_cover_the_context() -> None:
-    frequencies = CONFIG.time_frequencies
-    assert list(frequencies) == sorted(frequencies, reverse=True)
-    assert 6.28 / frequencies[-1] > CONFIG.context
+def test_every_rotary_pair_turns_along_one_axis_and_waves_cover_the_context() -> None:
+    frequencies = torch.tensor(CONFIG.frequencies)
+    assert ((frequencies > 0).sum(0) == 1).all()
+    time = frequencies[2][frequencies[2] > 0]
+    assert (time.diff() < 0).all()
+    assert 6.28 / time[-1] > CONFIG.context
+
+
+def test_a_turned_camera_moves_a_frames_origin(denoiser: Denoiser) -> None:
+    """After a turn of one token to the right, the second column lies where the first lay before,
+    and the picture's rows where they were.
+    """
+    still, turned = torch.zeros((1, 2)), torch.tensor([[0.0, 1.0]])
+    before, after = (denoiser.rotary(*frame_phases(denoiser, t, [0])) for t in (still, turned))
+    rows, columns = CONFIG.grid
+    for old, new in zip(before, after, strict=True):
+        grids = [phases[0, 0].unflatten(0, (rows, columns)) for phases in (old, new)]
+        torch.testing.assert_close(grids[0][:, 1:], grids[1][:, :-1], atol=1e-5, rtol=1e-5)
+
+
+def test_turns_are_read_off_the_camera_of_an_action(denoiser: Denoiser) -> None:
+    right, down = torch.zeros(2, 2, CONFIG.action_width).unbind()
+    right[:, CONFIG.camera_column or 0] = 0.5
+    down[:, (CONFIG.camera_column or 0) + 1] = -1.0
+    tokens = CONFIG.camera_tokens
+    torch.testing.assert_close(denoiser.turns(right), torch.tensor([[0.0, 0.5 * tokens]] * 2))
+    torch.testing.assert_close(denoiser.turns(down), torch.tensor([[-tokens, 0.0]] * 2))

@@ -72,11 +72,12 @@ def test_inspecting_uses_the_average_and_gives_the_weights_back(tmp_path: Path) 
     assert torch.equal(weight, before)
 
 
-def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
+def test_learning_rate_warms_up_stays_and_falls_to_a_hundredth() -> None:
     rates = [CONFIG.learning_rate_at(step) for step in range(13)]
     assert rates[0] < rates[1] < rates[2]
-    assert rates[3:] == sorted(rates[3:], reverse=True)
-    assert rates[-1] == pytest.approx(CONFIG.learning_rate / 10)
+    assert set(rates[2:8]) == {CONFIG.learning_rate}
+    assert rates[8:] == sorted(rates[8:], reverse=True)
+    assert rates[-1] == pytest.approx(CONFIG.learning_rate / 100)
 
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 noise, the past and an action.
 
 Layers alternate: most attend inside their own frame; every `cached_every`-th also attends to every
-token of the `context` frames before (these alone need a KV cache). 2-D + time RoPE, QK-norm,
-SwiGLU, one adaLN shared by all layers. The prediction is x-space.
+token of the `context` frames before (these alone need a KV cache). RoPE over row, column and time,
+QK-norm, SwiGLU, one adaLN shared by all layers. The prediction is x-space.
+
+Rows and columns count from where the camera looks: a frame's origin is how far the session's camera
+has turned, in tokens. What lies in one direction of the world then has nearly one position in every
+frame of the past, however the player turned, and attention finds it there.
 
 Two ways to run the same weights, and the tests hold them together:
 - `forward`: training. The past is there twice, as play sees it: *context* frames as they lie in the
@@ -31,7 +35,8 @@ class DenoiserConfig:
     action. context: frames remembered.
 
     min_step_size: the finest denoising step it is trained for (a power of two); commits are
-    labelled with it.
+    labelled with it. camera_column: of an action, where its turn to the right is, and after it the
+    turn down; None without a camera. camera_tokens: by how many the picture moves for a turn of 1.
     """
 
     grid: tuple[int, int] = (6, 10)
@@ -43,6 +48,8 @@ class DenoiserConfig:
     head_width: int = 64
     cached_every: int = 2
     min_step_size: float = 0.125
+    camera_column: int | None = None
+    camera_tokens: float = 1.9
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", tuple(self.grid))
@@ -68,31 +75,28 @@ class DenoiserConfig:
         return tuple(range(1, self.depth, self.cached_every))
 
     @property
-    def rotary_split(self) -> tuple[int, int]:
-        """Rotary pairs for each of the two spatial axes, and for time."""
+    def frequencies(self) -> tuple[tuple[float, ...], ...]:
+        """Radians per row, per column and per frame of every rotary pair: [3][head_width / 2]. Each
+        pair turns along one of the three; wavelengths from 4 to 64 tokens and to 16 contexts.
+        """
         pairs = self.head_width // 2
         space = pairs * 5 // 16
-        return space, pairs - 2 * space
-
-    @property
-    def time_frequencies(self) -> tuple[float, ...]:
-        """Radians per frame of each time pair: wavelengths from 4 frames to 16 contexts."""
-        _, pairs = self.rotary_split
-        longest = math.log(16 * max(self.context, 2))
-        waves = [
-            math.exp(math.log(4) + (longest - math.log(4)) * i / (pairs - 1)) for i in range(pairs)
-        ]
-        return tuple(2 * math.pi / wave for wave in waves)
+        counts = (space, space, pairs - 2 * space)
+        longest = (64.0, 64.0, 16.0 * max(self.context, 2))
+        table = []
+        for axis, (count, wave) in enumerate(zip(counts, longest, strict=True)):
+            own = [math.pi / 2 * (4 / wave) ** (i / max(count - 1, 1)) for i in range(count)]
+            table.append((0.0,) * sum(counts[:axis]) + tuple(own) + (0.0,) * sum(counts[axis + 1 :]))
+        return tuple(table)
 
 
-def space_angles(config: DenoiserConfig) -> Float[Tensor, "n p"]:
-    """Rotary phases of every token's place in the picture: rows first, then columns."""
-    pairs, _ = config.rotary_split
-    frequencies = math.pi / 2 * torch.exp(-torch.arange(pairs) / max(pairs - 1, 1) * math.log(16))
+def token_angles(config: DenoiserConfig) -> Float[Tensor, "n p"]:
+    """Rotary phases of every token's row and column in the picture."""
     rows, columns = torch.meshgrid(
         *(torch.arange(float(size)) for size in config.grid), indexing="ij"
     )
-    return torch.cat([axis.reshape(-1, 1) * frequencies for axis in (rows, columns)], 1)
+    places = torch.stack([rows.flatten(), columns.flatten()], 1)
+    return places @ torch.tensor(config.frequencies)[:2]
 
 
 def rotate(
@@ -216,8 +220,8 @@ def attend_to_past(
 class Denoiser(nn.Module):
     """The whole network; see the module's docstring. `forward` trains it, `step` plays it."""
 
-    space_cos: Tensor
-    space_sin: Tensor
+    token_cos: Tensor
+    token_sin: Tensor
     frequencies: Tensor
 
     def __init__(self, config: DenoiserConfig) -> None:
@@ -236,10 +240,10 @@ class Denoiser(nn.Module):
         )
         self.modulate_out = nn.Linear(width, 2 * width)
         self.unembed = nn.Linear(width, config.channels)
-        angles = space_angles(config)
-        self.register_buffer("space_cos", angles.cos(), persistent=False)
-        self.register_buffer("space_sin", angles.sin(), persistent=False)
-        frequencies = torch.tensor(config.time_frequencies)
+        angles = token_angles(config)
+        self.register_buffer("token_cos", angles.cos(), persistent=False)
+        self.register_buffer("token_sin", angles.sin(), persistent=False)
+        frequencies = torch.tensor(config.frequencies)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self._initialise()
 
@@ -277,14 +281,21 @@ class Denoiser(nn.Module):
         return acting, F.silu(self.embed_level(features) + acting)
 
     def rotary(
-        self, time_cos: Float[Tensor, "*b r"], time_sin: Float[Tensor, "*b r"]
+        self, phase_cos: Float[Tensor, "*b p"], phase_sin: Float[Tensor, "*b p"]
     ) -> tuple[Float[Tensor, "*b 1 n p"], Float[Tensor, "*b 1 n p"]]:
-        shape = (*time_cos.shape[:-1], 1, self.config.num_tokens, -1)
-        cos, sin = (
-            torch.cat([space.expand(*shape), time[..., None, None, :].expand(*shape)], -1)
-            for space, time in ((self.space_cos, time_cos), (self.space_sin, time_sin))
+        """Cosines and sines of every token: its frame's phases and its own, added."""
+        cos, sin = phase_cos[..., None, None, :], phase_sin[..., None, None, :]
+        return (
+            self.token_cos * cos - self.token_sin * sin,
+            self.token_sin * cos + self.token_cos * sin,
         )
-        return cos, sin
+
+    def turns(self, action: Float[Tensor, "*b a"]) -> Float[Tensor, "*b 2"]:
+        """How far each action turns the camera: rows down and columns right, in tokens."""
+        column = self.config.camera_column
+        if column is None:
+            return action.new_zeros((*action.shape[:-1], 2))
+        return action[..., [column + 1, column]] * self.config.camera_tokens
 
     def unembed_tokens(self, x: Tensor, condition: Tensor) -> Tensor:
         joined, width = self.modulate_out(condition)[..., None, :], x.shape[-1]
@@ -325,8 +336,13 @@ class Denoiser(nn.Module):
             torch.cat([context_action, action], 1),
         )
         x = self.embed(torch.cat([context, noisy], 1)) + self.place + acting[:, :, None]
-        index = torch.arange(num_frames, device=x.device)
-        angles = torch.cat([index, index + 1])[:, None] * self.frequencies
+        turned = self.turns(context_action).cumsum(1)
+        index = torch.arange(2 * num_frames, device=x.device)
+        index[num_frames:] -= num_frames - 1
+        index = index.expand(len(x), -1)[..., None]
+        origin = torch.cat([turned, turned + self.turns(action)], 1)
+        with torch.autocast(x.device.type, enabled=False):
+            angles = torch.cat([origin, index], -1).float() @ self.frequencies
         cos, sin = self.rotary(angles.cos(), angles.sin())
         shared = self.modulate(condition).unflatten(-1, (6, -1))
         for block in self.layers():
@@ -362,17 +378,18 @@ class Denoiser(nn.Module):
         signal: Float[Tensor, " b"],
         step_size: Float[Tensor, " b"],
         action: Float[Tensor, "b a"],
-        time_cos: Float[Tensor, "b r"],
-        time_sin: Float[Tensor, "b r"],
+        phase_cos: Float[Tensor, "b p"],
+        phase_sin: Float[Tensor, "b p"],
         cache_k: list[Float[Tensor, "b h m d"]],
         cache_v: list[Float[Tensor, "b h m d"]],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """One pass over one frame of every session: clean latents, and this frame's keys and values
-        per cached layer.
+        per cached layer. phase_cos, phase_sin: of (rows turned, columns turned, frame index) times
+        `config.frequencies`.
         """
         acting, condition = self.condition(signal, step_size, action)
         x = self.embed(noisy) + self.place + acting[:, None]
-        cos, sin = self.rotary(time_cos, time_sin)
+        cos, sin = self.rotary(phase_cos, phase_sin)
         shared = self.modulate(condition).unflatten(-1, (6, -1))
         new_k: list[Tensor] = []
         new_v: list[Tensor] = []

@@ -81,6 +81,14 @@ class Sampler:
     def __init__(self, denoiser: Denoiser, batch_size: int) -> None:
         self.denoiser = denoiser
         self.cache = KVCache(denoiser, batch_size)
+        # In float64: after hours of play float32 would blur the phases of neighbouring frames.
+        like = denoiser.place
+        self.turned = torch.zeros((batch_size, 2), dtype=torch.float64, device=like.device)
+
+    def forget(self, session: int) -> None:
+        """The next frame committed to this session is its first; see `KVCache.forget`."""
+        self.cache.forget(session)
+        self.turned[session] = 0
 
     @torch.no_grad()
     def sample(
@@ -118,6 +126,7 @@ class Sampler:
         finest = self.denoiser.config.min_step_size
         _, new_k, new_v = self._step(sessions, noisy, signal, finest, action, frame_indices)
         self.cache.write(sessions, frame_indices, new_k, new_v)
+        self.turned[list(sessions)] += self.denoiser.turns(action)
 
     def _step(
         self,
@@ -129,19 +138,23 @@ class Sampler:
         frame_indices: Sequence[int],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         level = torch.full((len(sessions),), signal, device=noisy.device)
-        time_cos, time_sin = time_phases(self.denoiser, frame_indices)
+        turned = self.turned[list(sessions)] + self.denoiser.turns(action)
+        phase_cos, phase_sin = frame_phases(self.denoiser, turned, frame_indices)
         cache_k, cache_v = self.cache.read(sessions)
         size = torch.full_like(level, step_size)
-        return self.denoiser.step(noisy, level, size, action, time_cos, time_sin, cache_k, cache_v)
+        return self.denoiser.step(
+            noisy, level, size, action, phase_cos, phase_sin, cache_k, cache_v
+        )
 
 
-def time_phases(
-    denoiser: Denoiser, frame_indices: Sequence[int]
-) -> tuple[Float[Tensor, "b r"], Float[Tensor, "b r"]]:
-    """Rotary phases of absolute frame indices. In float64: after hours of play float32 would blur
-    neighbouring frames.
+def frame_phases(
+    denoiser: Denoiser, turned: Float[Tensor, "b 2"], frame_indices: Sequence[int]
+) -> tuple[Float[Tensor, "b p"], Float[Tensor, "b p"]]:
+    """Cosines and sines of the rotary phases of frames: camera turned by rows down and columns
+    right since the session began, and absolute frame indices.
     """
-    frequencies = torch.tensor(denoiser.config.time_frequencies, dtype=torch.float64)
-    angles = torch.tensor(list(frame_indices), dtype=torch.float64)[:, None] * frequencies
-    device = denoiser.place.device
-    return angles.cos().float().to(device), angles.sin().float().to(device)
+    indices = torch.tensor(list(frame_indices), dtype=torch.float64, device=turned.device)
+    places = torch.cat([turned, indices[:, None]], 1)
+    with torch.autocast(turned.device.type, enabled=False):
+        angles = places.double() @ denoiser.frequencies.double()
+    return angles.cos().float(), angles.sin().float()

@@ -13,7 +13,7 @@ def load_networks(world: World) -> tuple[Autoencoder, Denoiser]:
     """The PyTorch networks of a world on disk, float32, ready for use or for more training."""
     weights = load_file(world.path / WEIGHTS)
     settings = dict(world.config.denoiser)
-    settings.pop("time_frequencies")
+    settings.pop("frequencies")
     networks: tuple[Autoencoder, Denoiser] = (
         Autoencoder(AutoencoderConfig(**world.config.autoencoder)),
         Denoiser(DenoiserConfig(**settings)),

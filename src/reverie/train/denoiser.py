@@ -231,7 +231,10 @@ class Forcing:
         # Spread over the batch, which begins with the sequences that learn larger steps: those are
         # the ones play uses, so they above all must know the network's own frames.
         own = torch.linspace(0, len(past) - 1, count, device=past.device).round().long()
-        first = torch.randint(1, num_frames, (count,), generator=generator, device=past.device)
+        # Not for long: where the network's frames show another place, their truth teaches it to
+        # forget what it saw.
+        begin = max(1, num_frames // 2)
+        first = torch.randint(begin, num_frames, (count,), generator=generator, device=past.device)
         truth, sessions = past[own], range(count)
         sampler = Sampler(self.network, count)
         frames: list[Tensor] = []
@@ -239,7 +242,7 @@ class Forcing:
             frame, indices = truth[:, index], [index] * count
             noise = torch.randn((2, *frame.shape), generator=generator, device=past.device)
             acted = actions[own, index]
-            if index:
+            if index >= begin:
                 guess = sampler.sample(sessions, noise[0], acted, indices, 1)
                 played = (index >= first)[:, None, None]
                 frame = torch.where(played, normalise(guess.float()), frame)

@@ -18,12 +18,12 @@ from rich.progress import track
 
 from reverie.core import Action, ActionSpace, ReverieError
 from reverie.data.episode import Dataset
-from reverie.data.render import FRAMES_FOLDER, Rendered, render
+from reverie.data.render import FRAMES_FOLDER, Rendered, open_simulator, render
 from reverie.engine.runtime import Batch, Runtime
 from reverie.model.autoencoder import Autoencoder
 from reverie.model.weights import load_networks
 from reverie.train.autoencoder import decode_frames, encode_frames
-from reverie.train.probe import Probe, Reading, train_probe
+from reverie.train.probe import Probe, train_probe
 from reverie.train.sheets import psnr, write_sheet
 from reverie.world import World
 
@@ -35,7 +35,13 @@ MOVING_MSE = 30.0
 0..255 values).
 """
 TURN_DEGREES = 4.0
-TURN_FRAMES = 12
+HELD_FRAMES = 12
+TURNS = {
+    "right": (TURN_DEGREES, 0.0),
+    "left": (-TURN_DEGREES, 0.0),
+    "down": (0.0, TURN_DEGREES),
+    "up": (0.0, -TURN_DEGREES),
+}
 THRESHOLDS = {
     "reconstruction_psnr": 26.0,
     "next_frame_margin": 3.0,
@@ -48,11 +54,37 @@ THRESHOLDS = {
 @dataclass(frozen=True)
 class Clip:
     """Real frames [t, h, w, 3] and the actions that led into them [t, A]; the first `context` are
-    what a session starts from.
+    what a session starts from. episode: of the test split; first: its frame that is this clip's
+    first.
     """
 
     frames: Frames
     actions: Actions
+    episode: int = 0
+    first: int = 0
+
+
+class Replay:
+    """The simulator, brought to the moment of any clip: what would it have shown?"""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.simulator = open_simulator(dataset)
+
+    def play(self, clip: Clip, context: int, actions: Actions) -> Frames:
+        """Frames after the clip's first `context` and these actions [t, A]: uint8 [t, h, w, 3]."""
+        episode = self.dataset.split("test")[clip.episode]
+        self.simulator.reset(episode.seed, episode.options)
+        for vector in self.dataset.actions(episode)[: clip.first + context - 1]:
+            self.simulator.step(vector)
+        frames = []
+        for vector in actions:
+            self.simulator.step(vector)
+            frames.append(self.simulator.picture().copy())
+        return np.stack(frames)
+
+    def close(self) -> None:
+        self.simulator.close()
 
 
 def evaluate(
@@ -92,8 +124,16 @@ def evaluate(
     report: dict[str, Any] = {"world": world.config.name, "denoising_steps": num_steps}
     report |= measure_reconstruction(load_networks(world)[0], test, num_clips * 4)
     report |= measure_next_frame(runtime, clips, num_steps)
-    if space.camera_limit and "forward" in space.keys:
-        report |= measure_obedience(runtime, probe, clips, num_steps, out)
+    simulator = Replay(dataset)
+    try:
+        if space.camera_limit:
+            report |= measure_turns(runtime, probe, simulator, clips, num_steps)
+        if "forward" in space.keys:
+            report |= measure_walking(runtime, simulator, clips, num_steps)
+        if space.camera_limit and "forward" in space.keys:
+            draw_obedience(runtime, simulator, clips[:: max(1, len(clips) // 2)][:2], num_steps, out)
+    finally:
+        simulator.close()
     report |= measure_long_play(runtime, test, num_steps, play_s, seed, out)
     draw_rollouts(runtime, clips[:6], num_steps, out / f"rollouts_{num_steps}.jpg")
     report["missed"] = sorted(
@@ -109,7 +149,12 @@ def draw_clips(rendered: Rendered, length: int, count: int, seed: int) -> list[C
     """Slices of held-out episodes, evenly spread."""
     segments = rendered.segments(length)
     numbers = np.linspace(0, len(segments) - 1, count).astype(int)
-    return [Clip(clip["frames"], clip["actions"]) for clip in (segments[int(n)] for n in numbers)]
+    rows = segments.first_rows(numbers)
+    episodes = np.searchsorted(rendered.boundaries, rows, side="right") - 1
+    return [
+        Clip(clip["frames"], clip["actions"], int(e), int(row - rendered.boundaries[e]))
+        for clip, e, row in zip((segments[int(n)] for n in numbers), episodes, rows, strict=True)
+    ]
 
 
 def play(runtime: Runtime, clip: Clip, actions: Actions, num_steps: int, seed: int = 0) -> Frames:
@@ -148,7 +193,7 @@ def measure_next_frame(runtime: Runtime, clips: list[Clip], num_steps: int) -> d
     guesses, truths, lasts = [], [], []
     for clip in track(clips, "next frame"):
         truth, last = clip.frames[context], clip.frames[context - 1]
-        if np.square(truth.astype(float) - last).mean() < MOVING_MSE:
+        if mean_square(truth, last) < MOVING_MSE:
             continue
         guesses.append(play(runtime, clip, clip.actions[context : context + 1], num_steps)[0])
         truths.append(truth)
@@ -163,45 +208,56 @@ def measure_next_frame(runtime: Runtime, clips: list[Clip], num_steps: int) -> d
     }
 
 
-def measure_obedience(
-    runtime: Runtime, probe: Probe, clips: list[Clip], num_steps: int, out: Path
+def measure_turns(
+    runtime: Runtime, probe: Probe, simulator: Replay, clips: list[Clip], num_steps: int
 ) -> dict[str, Any]:
-    """Turn each way and walk from every clip; what does the probe read off the generated frames?"""
+    """Turn each way from every clip, in the world and in the simulator; what does the probe read off
+    both? Judged where it reads the simulator's own turn right: not at the end of looking up, not
+    before a blank sky.
+    """
     space, context = probe.action_space, runtime.world.config.context
-    sides = {
-        "right": Action(mouse=(TURN_DEGREES, 0)),
-        "left": Action(mouse=(-TURN_DEGREES, 0)),
-        "down": Action(mouse=(0, TURN_DEGREES)),
-        "up": Action(mouse=(0, -TURN_DEGREES)),
-    }
     scores: dict[str, float] = {}
-    angles = []
-    rows: list[Frames] = []
-    for name, action in sides.items():
+    judged, angles = [], []
+    for name, mouse in TURNS.items():
         rights = []
-        for i, clip in enumerate(track(clips[:24], f"turning {name}")):
-            frames = play(runtime, clip, _held(space, action, clip, context), num_steps)
-            reading = read_actions(probe, clip.frames[context - 1], frames)
-            rights.append(turned_right(reading, action.mouse))
-            angles.append(turn_angle(reading, action.mouse))
-            if i == 0:
-                rows.append(np.concatenate([clip.frames[context - 1 : context], frames[2::3]]))
-        scores[f"turns_{name}"] = round(float(np.mean(np.concatenate(rights))), 4)
-    walking = []
-    for i, clip in enumerate(track(clips[:24], "walking forward")):
-        frames = play(runtime, clip, _held(space, Action({"forward"}), clip, context), num_steps)
-        reading = read_actions(probe, clip.frames[context - 1], frames)
-        walking.append(reads_forward(space, reading))
-        if i in (0, 1):
-            rows.append(np.concatenate([clip.frames[context - 1 : context], frames[2::3]]))
-    write_sheet(out / f"obeys_{num_steps}.jpg", rows)
-    real = real_forward(probe, clips)
+        for clip in track(clips, f"turning {name}"):
+            actions = _held(space, Action(mouse=mouse), clip, context)
+            first = clip.frames[context - 1]
+            real = read_turn(probe, first, simulator.play(clip, context, actions))
+            judged.append(turned_right(real, mouse))
+            if judged[-1]:
+                turn = read_turn(probe, first, play(runtime, clip, actions, num_steps))
+                rights.append(turned_right(turn, mouse))
+                angles.append(turn_along(turn, mouse) / turn_along(real, mouse))
+        scores[f"turns_{name}"] = round(float(np.mean(rights)), 4) if rights else float("nan")
     return {
         **scores,
-        "turns_obeyed": round(float(np.mean(list(scores.values()))), 4),
-        "turn_angle_ratio": round(float(np.median(np.concatenate(angles))), 3),
-        "walks_forward": round(float(np.mean(np.concatenate(walking))), 4),
-        "walks_forward_real": real,
+        "turns_obeyed": min(scores.values()),
+        "turns_judged": round(float(np.mean(judged)), 4),
+        "turn_angle_ratio": round(float(np.median(angles)), 3) if angles else float("nan"),
+    }
+
+
+def measure_walking(
+    runtime: Runtime, simulator: Replay, clips: list[Clip], num_steps: int
+) -> dict[str, Any]:
+    """Walk forward from every clip: do the frames look most like the simulator's of walking forward,
+    among those of standing still and of walking every way? Judged where the simulator is not
+    blocked.
+    """
+    space, context = runtime.world.config.action_space, runtime.world.config.context
+    ways = [()] + [(key,) for key in ("forward", "back", "left", "right") if key in space.keys]
+    found = []
+    for clip in track(clips, "walking forward"):
+        held = [_held(space, Action(keys), clip, context) for keys in ways]
+        truths = [simulator.play(clip, context, actions) for actions in held]
+        still, forward = truths[0], truths[1]
+        if mean_square(still[-1], forward[-1]) >= MOVING_MSE:
+            frames = play(runtime, clip, held[1], num_steps)
+            found.append(int(np.argmin([mean_square(frames, truth) for truth in truths])) == 1)
+    return {
+        "walks_forward": round(float(np.mean(found)), 4) if found else float("nan"),
+        "walks_judged": round(len(found) / len(clips), 4),
     }
 
 
@@ -209,51 +265,35 @@ def _held(space: ActionSpace, action: Action, clip: Clip, context: int) -> Actio
     """The same action for some frames, with the slot that is selected in the clip."""
     slot = space.decode(clip.actions[context - 1]).slot
     vector = space.encode(Action(action.keys, action.mouse, slot))
-    return np.repeat(vector[None], TURN_FRAMES, 0)
+    return np.repeat(vector[None], HELD_FRAMES, 0)
 
 
-def read_actions(probe: Probe, first: Frames, frames: Frames) -> Reading:
-    """What the probe reads between frames that follow each other, `first` before them."""
+def read_turn(probe: Probe, first: Frames, frames: Frames) -> NDArray[np.float32]:
+    """Degrees right and down, in all, that the probe reads between frames that follow `first` and
+    each other: [2].
+    """
     before = np.concatenate([first[None], frames[:-1]])
-    return probe.read(before, frames)
+    return probe.read(before, frames).camera.sum(0)
 
 
-def turned_right(reading: Reading, mouse: tuple[float, float]) -> NDArray[np.bool_]:
-    """Per frame: the camera turned along the axis that was asked for, the way that was asked, by at
-    least a quarter of it.
-    """
+def turn_along(turn: NDArray[np.float32], mouse: tuple[float, float]) -> float:
+    """The turn's degrees along the axis that was asked for, in the direction that was asked."""
     axis = 0 if mouse[0] else 1
-    along = reading.camera[:, axis] / mouse[axis]
-    across = np.abs(reading.camera[:, 1 - axis] / mouse[axis])
-    return (along > 0.25) & (along > across)
+    return float(turn[axis] * np.sign(mouse[axis]))
 
 
-def turn_angle(reading: Reading, mouse: tuple[float, float]) -> NDArray[np.float32]:
-    """Per frame: angle read over angle asked for."""
-    axis = 0 if mouse[0] else 1
-    return reading.camera[:, axis] / mouse[axis]
-
-
-def reads_forward(space: ActionSpace, reading: Reading) -> NDArray[np.bool_]:
-    """Per frame: read as walking forward, and rather than back."""
-    forward, back = (reading.keys[:, space.keys.index(name)] for name in ("forward", "back"))
-    return (forward > 0.5) & (forward > back)
-
-
-def real_forward(probe: Probe, clips: list[Clip]) -> float:
-    """How often the probe sees real walking (forward held, others free) as walking: the ceiling for
-    generated frames.
+def turned_right(turn: NDArray[np.float32], mouse: tuple[float, float]) -> bool:
+    """The camera turned along the axis that was asked for, the way that was asked, by at least a
+    quarter of it.
     """
-    keys = probe.action_space.keys
-    forward = keys.index("forward")
-    hits = []
-    for clip in clips:
-        held = clip.actions[1:, : len(keys)] > 0.5
-        alone = held[:, forward] & (held.sum(1) == 1)
-        if alone.any():
-            reading = probe.read(clip.frames[:-1][alone], clip.frames[1:][alone])
-            hits.append(reads_forward(probe.action_space, reading))
-    return round(float(np.mean(np.concatenate(hits))), 4) if hits else float("nan")
+    along = turn_along(turn, mouse)
+    across = abs(float(turn[1 if mouse[0] else 0]))
+    return along > 0.25 * TURN_DEGREES * HELD_FRAMES and along > across
+
+
+def mean_square(a: Frames, b: Frames) -> float:
+    """Mean squared difference of pixels, 0..255 each."""
+    return float(np.square(a.astype(np.float32) - b).mean())
 
 
 def measure_long_play(
@@ -314,6 +354,22 @@ def is_collapsed(now: dict[str, float], real: dict[str, float]) -> bool:
     noise = now["detail"] > 2.5 * real["detail"]
     frozen = now["variety"] < 0.1 * real["variety"]
     return mush or noise or frozen
+
+
+def draw_obedience(
+    runtime: Runtime, simulator: Replay, clips: list[Clip], num_steps: int, out: Path
+) -> None:
+    """A contact sheet of turning each way and walking forward: the simulator above, generated
+    below.
+    """
+    space, context = runtime.world.config.action_space, runtime.world.config.context
+    rows = []
+    for clip in clips:
+        for action in [*(Action(mouse=mouse) for mouse in TURNS.values()), Action({"forward"})]:
+            actions = _held(space, action, clip, context)
+            for frames in (simulator.play(clip, context, actions), play(runtime, clip, actions, num_steps)):
+                rows.append(np.concatenate([clip.frames[context - 1 : context], frames[1::2]]))
+    write_sheet(out / f"obeys_{num_steps}.jpg", rows)
 
 
 def draw_rollouts(runtime: Runtime, clips: list[Clip], num_steps: int, file: Path) -> None:

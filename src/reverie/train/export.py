@@ -54,10 +54,10 @@ class _Step(nn.Module):
         self.denoiser = denoiser
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        noisy, signal, step_size, action, time_cos, time_sin, *caches = inputs
+        noisy, signal, step_size, action, phase_cos, phase_sin, *caches = inputs
         half = len(caches) // 2
         clean, new_k, new_v = self.denoiser.step(
-            noisy, signal, step_size, action, time_cos, time_sin, caches[:half], caches[half:]
+            noisy, signal, step_size, action, phase_cos, phase_sin, caches[:half], caches[half:]
         )
         return clean, *new_k, *new_v
 
@@ -94,7 +94,6 @@ def export_world(
         "autoencoder": autoencoder.float().cpu().eval(),
         "denoiser": denoiser.float().cpu().eval(),
     }
-    frequencies = list(denoiser.config.time_frequencies)
     config = WorldConfig(
         name=name,
         width=autoencoder.config.width,
@@ -105,7 +104,7 @@ def export_world(
         context=denoiser.config.context,
         context_signal=context_signal,
         autoencoder=_plain(asdict(autoencoder.config)),
-        denoiser=_plain(asdict(denoiser.config)) | {"time_frequencies": frequencies},
+        denoiser=_plain(asdict(denoiser.config) | {"frequencies": denoiser.config.frequencies}),
     )
     path.mkdir(parents=True, exist_ok=True)
     worlds.save(path, config, starts, card)
@@ -130,7 +129,7 @@ def _write_graphs(path: Path, autoencoder: Autoencoder, denoiser: Denoiser) -> N
     config = denoiser.config
     frames = torch.zeros((2, height, width, 3), dtype=torch.uint8)
     latents = torch.zeros((2, config.num_tokens, config.channels))
-    phases = torch.zeros((2, len(config.time_frequencies)))
+    phases = torch.zeros((2, config.head_width // 2))
     cache = torch.zeros(
         (2, config.num_heads, config.context * config.num_tokens, config.head_width)
     )
@@ -145,7 +144,7 @@ def _write_graphs(path: Path, autoencoder: Autoencoder, denoiser: Denoiser) -> N
         phases.clone(),
     )
     step_inputs += tuple(cache.clone() for _ in range(2 * len(layers)))
-    names = ["noisy", "signal", "step_size", "action", "time_cos", "time_sin"]
+    names = ["noisy", "signal", "step_size", "action", "phase_cos", "phase_sin"]
     cache_names = [f"{kind}.{i}" for kind in ("cache_k", "cache_v") for i in layers]
     new_names = [f"{kind}.{i}" for kind in ("new_k", "new_v") for i in layers]
     _write_graph(path, "encoder", _Encode(autoencoder), (frames,), ["frames"], ["latents"])
@@ -260,9 +259,10 @@ def write_random_world(path: Path, seed: int = 0, *, small: bool = True) -> Worl
     space = ActionSpace(keys, 15.0, 6, keymap)
     if small:
         pictures = AutoencoderConfig(64, 32, 8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1))
-        steps = DenoiserConfig(pictures.grid, 8, space.width, 4, width=32, depth=4, head_width=16)
+        steps = DenoiserConfig(pictures.grid, 8, space.width, 4, 32, 4, 16, camera_column=len(keys))
     else:
-        pictures, steps = AutoencoderConfig(), DenoiserConfig(action_width=space.width)
+        pictures = AutoencoderConfig()
+        steps = DenoiserConfig(action_width=space.width, camera_column=len(keys))
     autoencoder, denoiser = Autoencoder(pictures), Denoiser(steps)
     with torch.no_grad():
         for weight in [*denoiser.parameters(), *autoencoder.parameters()]:

@@ -106,6 +106,7 @@ def train_stage(
             grid=autoencoder.config.grid,
             channels=autoencoder.config.channels,
             action_width=train.actions.shape[1],
+            camera_column=len(space.keys) if space.camera_limit else None,
             **SIZES[size].denoiser,
         )
         denoiser = Denoiser(settings)

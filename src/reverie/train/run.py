@@ -5,14 +5,13 @@
     examples per second losses.png       the curves of log.jsonl
     sheets/          contact sheets, one for every checkpoint
 
-The learning rate depends on the step only (linear warm-up, then cosine to a tenth), so a run that
-was cut ends where an unbroken one does.
+The learning rate depends on the step only (linear warm-up, then constant, in the last part straight
+down to a hundredth), so a run that was cut ends where an unbroken one does.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -26,6 +25,10 @@ from torch import Tensor, nn
 
 from reverie.core import ReverieError
 from reverie.train import parallel
+
+
+COOLDOWN_SHARE = 0.3
+"""Of a run's steps: the last, in which the learning rate falls."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class RunConfig:
 
     def learning_rate_at(self, step: int) -> float:
         warm = min(1.0, (step + 1) / self.warmup_steps)
-        done = min(1.0, step / self.steps)
-        return self.learning_rate * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+        left = max(0.0, 1 - step / self.steps)
+        return self.learning_rate * warm * min(1.0, 0.01 + left / COOLDOWN_SHARE)
 
 
 def pick_device(threads: int = 0) -> torch.device:

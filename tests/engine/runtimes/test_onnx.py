@@ -163,8 +163,13 @@ def reference(world: World, num_frames: int, num_steps: int) -> list[np.ndarray]
     Written from the description of the graphs and the sampler, not from the runtime.
     """
     w = {k: v.astype(np.float64) for k, v in load_file(world.path / "model.safetensors").items()}
-    frequencies = np.array(world.config.denoiser["time_frequencies"])
+    frequencies = np.array(world.config.denoiser["frequencies"])
     past: list[list[tuple[np.ndarray, np.ndarray]]] = []
+    remembered: list[np.ndarray] = []  # every action since the session began
+
+    def turn(action: np.ndarray) -> np.ndarray:
+        column = world.config.denoiser["camera_column"]
+        return 2.0 * action[[column + 1, column]].astype(np.float64)
 
     def normalise(x: np.ndarray) -> np.ndarray:
         return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
@@ -177,11 +182,13 @@ def reference(world: World, num_frames: int, num_steps: int) -> list[np.ndarray]
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
         condition = np.array([signal, step]) @ w["denoiser.levels"] + action @ w["denoiser.action"]
         x = z @ w["denoiser.embed"] + condition
+        down, right = np.sum([turn(acted) for acted in [*remembered, action]], 0)
+        phases = np.array([down, right, t]) @ frequencies
         made = []
         zero = np.zeros((HEADS, (CONTEXT - len(past)) * TOKENS, 4))
         for i in range(2):
             q, k, v = (heads(x @ w[f"denoiser.{part}.{i}"]) for part in "qkv")
-            k = k + np.cos(frequencies * t) - np.sin(frequencies * t)
+            k = k + np.cos(phases) - np.sin(phases)
             keys = np.concatenate([zero, *(frame[i][0] for frame in past), k], 1)
             values = np.concatenate([zero, *(frame[i][1] for frame in past), v], 1)
             scores = np.exp(q @ keys.transpose(0, 2, 1))
@@ -194,6 +201,7 @@ def reference(world: World, num_frames: int, num_steps: int) -> list[np.ndarray]
         drawn = noise(7, t, 1, (TOKENS, CHANNELS))
         _, made = denoise(0.9 * normalise(z) + 0.1 * drawn, 0.9, 0.125, action, t)
         past.append(made)
+        remembered.append(action)
         del past[:-CONTEXT]
 
     clip = world.find_start()

@@ -54,8 +54,8 @@ class _Pass:
             "signal": np.zeros(1, np.float32),
             "step_size": np.zeros(1, np.float32),
             "action": np.zeros((1, shape.action_width), np.float32),
-            "time_cos": np.zeros((1, shape.num_phases), np.float32),
-            "time_sin": np.zeros((1, shape.num_phases), np.float32),
+            "phase_cos": np.zeros((1, shape.num_phases), np.float32),
+            "phase_sin": np.zeros((1, shape.num_phases), np.float32),
         }
         self.caches: dict[str, NDArray[Any]] = {
             name: array[None] for name, array in pool.slot_arrays(slot).items()
@@ -68,12 +68,10 @@ class _Pass:
         self._outputs |= {f"new_v.{i}": array for i, array in enumerate(self.new_v)}
         self._bindings: dict[int, Any] = {}
 
-    def set(self, action: Floats, frame_index: int, frequencies: NDArray[np.float64]) -> None:
+    def set(self, action: Floats, phases: NDArray[np.float64]) -> None:
         """What stays the same in all passes over one frame."""
         self.inputs["action"][0] = action
-        # In float64: after hours of play, float32 would blur the phases of neighbouring frames.
-        phases = frame_index * frequencies
-        self.inputs["time_cos"][0], self.inputs["time_sin"][0] = np.cos(phases), np.sin(phases)
+        self.inputs["phase_cos"][0], self.inputs["phase_sin"][0] = np.cos(phases), np.sin(phases)
 
     def run(self, denoiser: Any, noisy: Floats, signal: float, step_size: float) -> Floats:
         """One pass over latents [n, c]; returns the clean ones, which the next pass overwrites."""
@@ -122,8 +120,12 @@ class OnnxRuntime:
         self._wide = load_graphs(world, self._num_threads, allow_spinning)
         self._narrow = self._wide  # one thread each, for sessions beside each other
         self.shape = check_graphs(world, self._wide)
-        self._frequencies = np.array(world.config.denoiser["time_frequencies"], np.float64)
-        self._finest = float(world.config.denoiser["min_step_size"])
+        denoiser = world.config.denoiser
+        self._frequencies = np.array(denoiser["frequencies"], np.float64)
+        self._camera_column: int | None = denoiser["camera_column"]
+        self._camera_tokens = float(denoiser["camera_tokens"])
+        self._finest = float(denoiser["min_step_size"])
+        self._turned = np.zeros((0, 2))
         self._pool: CachePool | None = None
         self._passes: list[_Pass] = []
         self._pending: list[_Pending | None] = []
@@ -145,6 +147,7 @@ class OnnxRuntime:
         self._pool = CachePool(num_slots, self.shape.cache)
         self._passes = [_Pass(self.shape, self._pool, slot) for slot in range(num_slots)]
         self._pending = [None] * num_slots
+        self._turned = np.zeros((num_slots, 2))
         if num_slots > 1 and self._num_threads > 1:
             self._narrow = load_graphs(self._world, 1, self._allow_spinning)
             self._lanes = ThreadPoolExecutor(self._num_threads, "onnx")
@@ -203,7 +206,7 @@ class OnnxRuntime:
 
     def snapshot(self, slot: int) -> bytes:
         """See `Runtime.snapshot`."""
-        arrays: dict[str, NDArray[Any]] = dict(self._memory.slot_arrays(slot))
+        arrays: dict[str, NDArray[Any]] = dict(self._slot_arrays(slot))
         values: dict[str, int | float | str] = {}
         pending = self._pending[slot]
         if pending is not None:
@@ -214,7 +217,7 @@ class OnnxRuntime:
     def restore(self, slot: int, snapshot: bytes) -> None:
         """See `Runtime.restore`."""
         arrays, values = unpack(SNAPSHOT_KIND, self._world.fingerprint, snapshot)
-        memory = self._memory.slot_arrays(slot)
+        memory = self._slot_arrays(slot)
         for name, place in memory.items():
             if name not in arrays or arrays[name].shape != place.shape:
                 raise ReverieError(f"the saved session has no {name} of shape {place.shape}")
@@ -255,7 +258,7 @@ class OnnxRuntime:
     ) -> Floats:
         """The sampler's loop, Euler steps from noise to clean latents: float32 [n, c]."""
         run = self._passes[slot]
-        run.set(action, index, self._frequencies)
+        run.set(action, self._phases(slot, action, index))
         z = self._noise(seed, index, SAMPLE_STREAM)
         step_size = 1 / num_steps
         for k in range(num_steps):
@@ -267,7 +270,6 @@ class OnnxRuntime:
     def _commit(self, slot: int, frame: _Pending, graphs: Graphs) -> None:
         """One pass over nearly clean latents, whose keys and values go into the ring."""
         run = self._passes[slot]
-        run.set(frame.action, frame.frame_index, self._frequencies)
         signal = float(self._world.config.context_signal)
         drawn = self._noise(frame.seed, frame.frame_index, COMMIT_STREAM)
         noisy = np.asarray(signal * _normalise(frame.latents) + (1 - signal) * drawn, np.float32)
@@ -278,8 +280,9 @@ class OnnxRuntime:
                 f"{self._world.config.context} frames"
             )
         if place == 0:  # a session begins: nothing of the slot's last one may be left
-            for cache in run.caches.values():
-                cache[:] = 0
+            for array in self._slot_arrays(slot).values():
+                array[:] = 0
+        run.set(frame.action, self._phases(slot, frame.action, frame.frame_index))
         if self.shape.has_open_past and frame.frame_index < 0:
             num_entries = place * self.shape.num_tokens
             run.run_on_part(graphs.denoiser, noisy, signal, self._finest, num_entries)
@@ -287,6 +290,25 @@ class OnnxRuntime:
             run.run(graphs.denoiser, noisy, signal, self._finest)
         new_k, new_v = ([layer[0] for layer in new] for new in (run.new_k, run.new_v))
         self._memory.write(slot, frame.frame_index, new_k, new_v)
+        self._turned[slot] += self._turn(frame.action)
+
+    def _turn(self, action: Floats) -> NDArray[np.float64]:
+        """How far an action turns the camera: rows down and columns right, in tokens."""
+        column = self._camera_column
+        if column is None:
+            return np.zeros(2)
+        return action[[column + 1, column]].astype(np.float64) * self._camera_tokens
+
+    def _phases(self, slot: int, action: Floats, frame_index: int) -> NDArray[np.float64]:
+        """Rotary phases of a slot's next frame. In float64: after hours of play, float32 would blur
+        those of neighbouring frames.
+        """
+        turned = self._turned[slot] + self._turn(action)
+        return np.append(turned, frame_index) @ self._frequencies
+
+    def _slot_arrays(self, slot: int) -> dict[str, NDArray[Any]]:
+        """Everything that a slot remembers, in place."""
+        return {**self._memory.slot_arrays(slot), "turned": self._turned[slot]}
 
     def _noise(self, seed: int, frame_index: int, stream: int) -> Floats:
         return noise(seed, frame_index, stream, (self.shape.num_tokens, self.shape.num_channels))

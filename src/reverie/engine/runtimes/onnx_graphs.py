@@ -1,7 +1,7 @@
 """The three graphs of a world in ONNX Runtime, checked against the world's config.
 
 denoiser.onnx takes, for b sessions and n tokens of c channels each,
-    noisy [b, n, c], signal [b], step_size [b], action [b, A], time_cos and time_sin [b, r],
+    noisy [b, n, c], signal [b], step_size [b], action [b, A], phase_cos and phase_sin [b, p],
     cache_k.i and cache_v.i [b, heads, m, dh] for every layer that has a cache
 and returns clean [b, n, c] and new_k.i, new_v.i [b, heads, n, dh]. m is the number of remembered
 tokens: context * n, or open, and then the graph also runs on a memory that is not full yet.
@@ -71,19 +71,24 @@ def check_graphs(world: World, graphs: Graphs) -> GraphShape:
     num_layers = sum(name.startswith("cache_k.") for name in inputs)
     try:
         _, n, num_channels = inputs["noisy"]
-        (_, action_width), (_, num_phases) = inputs["action"], inputs["time_cos"]
+        (_, action_width), (_, num_phases) = inputs["action"], inputs["phase_cos"]
         _, num_heads, past, head_width = inputs["cache_k.0"]
         encoded = graphs.encoder.get_inputs()[0].shape, graphs.encoder.get_outputs()[0].shape
         decoded = graphs.decoder.get_inputs()[0].shape, graphs.decoder.get_outputs()[0].shape
     except (KeyError, ValueError, IndexError):
         raise ReverieError(
             f"{world.path / 'denoiser.onnx'} has inputs {sorted(inputs)}; expected noisy, action, "
-            "time_cos, time_sin, cache_k.0, ...: export the world again"
+            "phase_cos, phase_sin, cache_k.0, ...: export the world again"
         ) from None
+    for name in ("min_step_size", "frequencies", "camera_column", "camera_tokens"):
+        if name not in config.denoiser:
+            raise ReverieError(
+                f"{world.path}: config.json has no denoiser.{name}: export the world again"
+            )
     latents = [n, num_channels]
     expected = [
         ("action width", [action_width], [config.action_space.width]),
-        ("time frequencies", [num_phases], [len(config.denoiser.get("time_frequencies", ()))]),
+        ("rotary phases", [num_phases], [len(row) for row in config.denoiser["frequencies"][:1]]),
         ("cache entries", [past], [config.context * n]),
         ("encoder frames", encoded[0][1:], list(config.frame_shape)),
         ("encoder latents", encoded[1][1:], latents),
@@ -96,8 +101,6 @@ def check_graphs(world: World, graphs: Graphs) -> GraphShape:
                 f"{world.path}: the graphs have {what} {found}, the config wants {wanted}; "
                 "they belong to different exports: export the world again"
             )
-    if "min_step_size" not in config.denoiser:
-        raise ReverieError(f"{world.path}: config.json has no denoiser.min_step_size")
     cache = CacheShape(num_layers, num_heads, config.context, n, head_width)
     return GraphShape(n, num_channels, action_width, num_phases, not isinstance(past, int), cache)
 

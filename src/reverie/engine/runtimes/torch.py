@@ -80,7 +80,7 @@ class TorchRuntime:
         check_clip(config, frames, actions)
         first = -len(frames) if first_index is None else first_index
         if first == -config.context:
-            self._memory.cache.forget(slot)
+            self._memory.forget(slot)
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(self._device))
         for i, picture in enumerate(pixels):
             latents = self._autoencoder.encode(picture[None])[0]
@@ -177,9 +177,10 @@ class TorchRuntime:
     def _slot_tensors(self, slot: int) -> dict[str, Tensor]:
         cache = self._memory.cache
         parts = {"k": cache.k, "v": cache.v}
-        return {
+        tensors = {
             f"{kind}.{i}": t[slot] for kind, layers in parts.items() for i, t in enumerate(layers)
         }
+        return {**tensors, "turned": self._memory.turned[slot]}
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self._device)
