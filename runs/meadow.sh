@@ -10,14 +10,18 @@ out=${1:?usage: runs/meadow.sh OUT}
 [ -n "${REVERIE:-}" ] || make dev
 reverie=${REVERIE:-.venv/bin/reverie}
 data=$out/data
+train=("$reverie" train)
+if [ "${PROCESSES:-1}" -gt 1 ]; then # each takes its share of every batch
+    train=("$(dirname "$reverie")/torchrun" --standalone --nproc-per-node "$PROCESSES" -m reverie train)
+fi
 # glibc gives large buffers back to the kernel at every step: up to a third of the time goes to page faults.
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
 $reverie record reverie/Meadow-v0 --out "$data" --picture "$PICTURE" --length "${LENGTH:-600}" \
     --episodes "$EPISODES" --validation "${HELD_OUT:-20}" --test "${HELD_OUT:-20}"
-$reverie train autoencoder --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
+"${train[@]}" autoencoder --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
     --steps "$AUTOENCODER_STEPS" --batch-size "$AUTOENCODER_BATCH" --learning-rate "${AUTOENCODER_RATE:-1.5e-3}"
-$reverie train denoiser --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
+"${train[@]}" denoiser --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
     --steps "$DENOISER_STEPS" --batch-size "$DENOISER_BATCH" --learning-rate "${DENOISER_RATE:-2e-3}" ${COMPILE:-}
 $reverie export "$out" "$out/world" --data "$data" --name meadow ${STARTS:+--starts "$STARTS"}
 # A world that misses a threshold (exit code 3) is still a world; the report says what it misses.

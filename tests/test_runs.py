@@ -27,6 +27,7 @@ MINIATURE = {
     "DENOISER_STEPS": "6",
     "DENOISER_BATCH": "4",
     "STARTS": "",
+    "PROCESSES": "2",
     "THREADS": "1",
     "COMPILE": "--no-compile",
     "EVALUATE": "--clips 3 --seconds 2 --probe-steps 20",

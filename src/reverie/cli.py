@@ -299,9 +299,11 @@ def train(
 ) -> None:
     """Train one stage of a world.
 
-    Saves every few minutes; after Ctrl-C or a cut, the same command goes on from there.
+    Saves every few minutes; after Ctrl-C or a cut, the same command goes on from there. On several
+    GPUs or cores, one process each: torchrun --nproc-per-node N -m reverie train ...
     """
     from reverie import world as worlds
+    from reverie.train import parallel
     from reverie.train.recipe import train_stage
     from reverie.train.run import RunConfig
 
@@ -319,7 +321,8 @@ def train(
     if trained.step < steps:  # stopped with Ctrl-C: whatever comes next must not run on it
         raise typer.Exit(INTERRUPTED)
     summary = {"path": str(trained.folder), "stage": stage, "steps": trained.step}
-    _report(summary, f"{trained.folder}: trained for {trained.step} steps", as_json)
+    if parallel.rank() == 0:
+        _report(summary, f"{trained.folder}: trained for {trained.step} steps", as_json)
 
 
 @app.command()

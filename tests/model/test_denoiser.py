@@ -12,9 +12,7 @@ from reverie.model.autoencoder import normalise
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import Sampler, frame_phases
 
-CONFIG = DenoiserConfig(
-    (2, 3), 8, 5, context=4, width=32, depth=4, head_width=16, camera_column=1
-)
+CONFIG = DenoiserConfig((2, 3), 8, 5, context=4, width=32, depth=4, head_width=16, camera_column=1)
 
 
 @pytest.fixture

@@ -13,9 +13,7 @@ from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import Sampler
 from reverie.train.denoiser import Forcing, ForcingConfig, make_optimizers, mix
 
-CONFIG = DenoiserConfig(
-    (1, 2), 8, 3, context=3, width=32, depth=2, head_width=16, camera_column=1
-)
+CONFIG = DenoiserConfig((1, 2), 8, 3, context=3, width=32, depth=2, head_width=16, camera_column=1)
 
 
 @pytest.fixture

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
 from reverie.core import Action, ActionSpace, ReverieError
-from reverie.data.render import Rendered
+from reverie.data.record import record
+from reverie.data.render import Rendered, render
 from reverie.engine.runtime import Batch
 from reverie.train.evaluate import (
     Clip,
+    Replay,
+    draw_clips,
     is_collapsed,
     measure_next_frame,
+    measure_walking,
     picture_statistics,
     play,
-    reads_forward,
-    turn_angle,
+    turn_along,
     turned_right,
 )
-from reverie.train.probe import Probe, Reading, train_probe
+from reverie.train.probe import Probe, train_probe
 from reverie.train.sheets import contact_sheet, psnr
+from reverie.world import World
 from tests.fakes import FakeRuntime, fake_world
 
 SPACE = ActionSpace(("forward", "back"), 15.0)
@@ -50,18 +57,90 @@ def test_planted_faults_count_as_collapse(fault: str) -> None:
 
 
 def test_turns_are_judged_by_axis_side_and_size() -> None:
-    camera = np.array([[4, 0], [-4, 0], [0.5, 0], [2, 3], [4, 1]], np.float32)
-    reading = Reading(camera, np.zeros((5, 2), np.float32))
-    assert turned_right(reading, (4.0, 0.0)).tolist() == [True, False, False, False, True]
-    assert turned_right(reading, (-4.0, 0.0)).tolist() == [False, True, False, False, False]
-    assert turned_right(reading, (0.0, 4.0)).tolist() == [False, False, False, True, False]
-    assert turn_angle(reading, (4.0, 0.0)).tolist() == [1.0, -1.0, 0.125, 0.5, 1.0]
+    turns = [[48, 0], [-48, 0], [6, 0], [24, 36], [48, 12]]
+    readings = [np.array(turn, np.float32) for turn in turns]
+    rights = [turned_right(reading, (4.0, 0.0)) for reading in readings]
+    assert rights == [True, False, False, False, True]
+    assert [turned_right(r, (-4.0, 0.0)) for r in readings] == [False, True, False, False, False]
+    assert [turned_right(r, (0.0, 4.0)) for r in readings] == [False, False, False, True, False]
+    assert [turn_along(r, (0.0, -4.0)) for r in readings] == [0, 0, 0, -36, -12]
 
 
-def test_walking_forward_is_not_walking_back() -> None:
-    keys = np.array([[0.9, 0.1], [0.1, 0.9], [0.6, 0.7], [0.4, 0.1]], np.float32)
-    reading = Reading(np.zeros((4, 2), np.float32), keys)
-    assert reads_forward(SPACE, reading).tolist() == [True, False, False, False]
+class Ray:
+    """A simulator and a runtime at once: a panorama that keys move along, but not the deaf ones."""
+
+    def __init__(self, world: World, deaf: tuple[str, ...] = ()) -> None:
+        self.world, self.deaf = world, deaf
+        rng = np.random.default_rng(0)
+        height, width, _ = world.config.frame_shape
+        self.wide = rng.integers(0, 255, (height, 40 * width, 3)).astype(np.uint8)
+        self.at = 0
+
+    def frame(self) -> np.ndarray:
+        width = self.world.config.width
+        return self.wide[:, 20 * width + self.at : 21 * width + self.at]
+
+    def move(self, action: np.ndarray) -> np.ndarray:
+        space = self.world.config.action_space
+        ways = {"forward": 3, "back": -3, "left": -5, "right": 5}
+        held = space.decode(action).keys - set(self.deaf)
+        self.at += sum(ways.get(key, 0) for key in held)
+        return self.frame()
+
+    def prefill(self, *_: object) -> None:
+        self.at = 0
+
+    def step(self, batch: Batch) -> np.ndarray:
+        return self.move(batch.actions[0])[None]
+
+    def play(self, clip: Clip, context: int, actions: np.ndarray) -> np.ndarray:
+        self.at = 0
+        return np.stack([self.move(action) for action in actions])
+
+
+@pytest.mark.parametrize(("deaf", "share"), [((), 1.0), (("forward",), 0.0)])
+def test_walking_is_judged_against_the_simulators_own(deaf: tuple[str, ...], share: float) -> None:
+    world = fake_world()
+    config = world.config
+    frames = np.zeros((config.context, *config.frame_shape), np.uint8)
+    actions = np.zeros((config.context, config.action_space.width), np.float32)
+    clips = [Clip(frames, actions)] * 2
+    runtime: Any = Ray(world, deaf)
+    simulator: Any = Ray(world)
+    found = measure_walking(runtime, simulator, clips, 1)
+    assert found == {"walks_forward": share, "walks_judged": 1.0}
+
+
+def test_walking_against_a_wall_is_not_judged() -> None:
+    world = fake_world()
+    config = world.config
+    frames = np.zeros((config.context, *config.frame_shape), np.uint8)
+    actions = np.zeros((config.context, config.action_space.width), np.float32)
+    runtime: Any = Ray(world)
+    simulator: Any = Ray(world, ("forward",))
+    assert measure_walking(runtime, simulator, [Clip(frames, actions)], 1)["walks_judged"] == 0
+
+
+def test_a_replay_draws_what_was_recorded(tmp_path: Path) -> None:
+    dataset = record(
+        "reverie/Meadow-v0",
+        tmp_path,
+        episodes=0,
+        validation=0,
+        test=2,
+        episode_actions=40,
+        processes=1,
+        size=(24, 40),
+        progress=False,
+    )
+    test = render(dataset, "test", cache=tmp_path / "frames", processes=1, progress=False)
+    clip = draw_clips(test, 8, 3, 0)[-1]
+    simulator = Replay(dataset)
+    try:
+        again = simulator.play(clip, 4, clip.actions[4:])
+    finally:
+        simulator.close()
+    assert np.array_equal(again, clip.frames[4:])
 
 
 def test_the_probe_learns_which_way_a_panorama_turned() -> None:

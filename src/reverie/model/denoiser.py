@@ -86,7 +86,9 @@ class DenoiserConfig:
         table = []
         for axis, (count, wave) in enumerate(zip(counts, longest, strict=True)):
             own = [math.pi / 2 * (4 / wave) ** (i / max(count - 1, 1)) for i in range(count)]
-            table.append((0.0,) * sum(counts[:axis]) + tuple(own) + (0.0,) * sum(counts[axis + 1 :]))
+            table.append(
+                (0.0,) * sum(counts[:axis]) + tuple(own) + (0.0,) * sum(counts[axis + 1 :])
+            )
         return tuple(table)
 
 

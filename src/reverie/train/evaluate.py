@@ -131,7 +131,8 @@ def evaluate(
         if "forward" in space.keys:
             report |= measure_walking(runtime, simulator, clips, num_steps)
         if space.camera_limit and "forward" in space.keys:
-            draw_obedience(runtime, simulator, clips[:: max(1, len(clips) // 2)][:2], num_steps, out)
+            shown = clips[:: max(1, len(clips) // 2)][:2]
+            draw_obedience(runtime, simulator, shown, num_steps, out)
     finally:
         simulator.close()
     report |= measure_long_play(runtime, test, num_steps, play_s, seed, out)
@@ -211,9 +212,9 @@ def measure_next_frame(runtime: Runtime, clips: list[Clip], num_steps: int) -> d
 def measure_turns(
     runtime: Runtime, probe: Probe, simulator: Replay, clips: list[Clip], num_steps: int
 ) -> dict[str, Any]:
-    """Turn each way from every clip, in the world and in the simulator; what does the probe read off
-    both? Judged where it reads the simulator's own turn right: not at the end of looking up, not
-    before a blank sky.
+    """Turn each way from every clip, in the world and in the simulator; what does the probe read
+    off both? Judged where it reads the simulator's own turn right: not at the end of looking up,
+    not before a blank sky.
     """
     space, context = probe.action_space, runtime.world.config.context
     scores: dict[str, float] = {}
@@ -241,9 +242,9 @@ def measure_turns(
 def measure_walking(
     runtime: Runtime, simulator: Replay, clips: list[Clip], num_steps: int
 ) -> dict[str, Any]:
-    """Walk forward from every clip: do the frames look most like the simulator's of walking forward,
-    among those of standing still and of walking every way? Judged where the simulator is not
-    blocked.
+    """Walk forward from every clip: do the frames look most like the simulator's of walking
+    forward, among those of standing still and of walking every way? Judged where the simulator is
+    not blocked.
     """
     space, context = runtime.world.config.action_space, runtime.world.config.context
     ways = [()] + [(key,) for key in ("forward", "back", "left", "right") if key in space.keys]
@@ -367,8 +368,10 @@ def draw_obedience(
     for clip in clips:
         for action in [*(Action(mouse=mouse) for mouse in TURNS.values()), Action({"forward"})]:
             actions = _held(space, action, clip, context)
-            for frames in (simulator.play(clip, context, actions), play(runtime, clip, actions, num_steps)):
-                rows.append(np.concatenate([clip.frames[context - 1 : context], frames[1::2]]))
+            truth = simulator.play(clip, context, actions)
+            guess = play(runtime, clip, actions, num_steps)
+            first = clip.frames[context - 1 : context]
+            rows += [np.concatenate([first, frames[1::2]]) for frames in (truth, guess)]
     write_sheet(out / f"obeys_{num_steps}.jpg", rows)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from reverie.core import ReverieError
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others: one of them may be rendering or looking at the network."""
+"""How long a process waits for the others: the first may be rendering, or drawing a sheet."""
 
 
 def join_processes() -> None:
@@ -39,12 +39,21 @@ def num_processes() -> int:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """The first process goes through the block before the others: they find on disk what it made."""
-    if dist.is_initialized() and rank() > 0:
+    """The first process goes through the block before the others, with the threads of all: they
+    find on disk what it made.
+    """
+    if num_processes() == 1:
+        yield
+        return
+    if rank() > 0:
         dist.barrier()
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads * num_processes())
     yield
-    if dist.is_initialized() and rank() == 0:
-        dist.barrier()
+    torch.set_num_threads(threads)
+    dist.barrier()
 
 
 def share_of(batch_size: int) -> slice:

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from reverie.core import ReverieError
 from reverie.train import parallel
 
-
 COOLDOWN_SHARE = 0.3
 """Of a run's steps: the last, in which the learning rate falls."""
 
@@ -58,7 +57,9 @@ class RunConfig:
 
 
 def pick_device(threads: int = 0) -> torch.device:
-    """CUDA where there is one, else the CPU with this many threads. Meets the run's other processes."""
+    """CUDA where there is one, else the CPU with this many threads. Meets the other processes of
+    the run.
+    """
     parallel.join_processes()
     if torch.cuda.is_available():
         torch.backends.cuda.matmul.allow_tf32 = True
