@@ -142,6 +142,7 @@ class FakeRuntime:
         actions: NDArray[np.float32],
         seed: int,
         first_index: int | None = None,
+        pitch_deg: float = 0.0,
     ) -> None:
         first = -len(frames) if first_index is None else first_index
         assert len(frames) == len(actions)

@@ -199,10 +199,16 @@ def test_a_start_that_is_no_picture(broken: Path) -> None:
     ("text", "message"),
     [
         ('{"title": "x"}', "expected {"),
-        ('{"title": "x", "actions": [["a"]]}', "not a table of numbers"),
-        ('{"title": "x", "actions": [[1, 2], [1]]}', "not a table of numbers"),
-        ('{"title": "x", "actions": [[0]]}', r"actions have shape [1, 1]; expected [3, 16]"),
-        (json.dumps({"title": "x", "actions": [[float("nan")] * 16] * 3}), "not all finite"),
+        ('{"title": "x", "pitch_deg": 0, "actions": [["a"]]}', "not all numbers"),
+        ('{"title": "x", "pitch_deg": 0, "actions": [[1, 2], [1]]}', "not all numbers"),
+        (
+            '{"title": "x", "pitch_deg": 0, "actions": [[0]]}',
+            r"actions have shape [1, 1]; expected [3, 16]",
+        ),
+        (
+            json.dumps({"title": "x", "pitch_deg": 0, "actions": [[float("nan")] * 16] * 3}),
+            "not all finite",
+        ),
         ("nonsense", "not readable JSON"),
     ],
 )

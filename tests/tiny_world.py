@@ -77,7 +77,7 @@ def _weight_shapes() -> dict[str, tuple[int, ...]]:
         "autoencoder.encode": (patch, CHANNELS),
         "autoencoder.decode": (CHANNELS, patch),
         "denoiser.embed": (CHANNELS, WIDTH),
-        "denoiser.action": (SPACE.width, WIDTH),
+        "denoiser.action": (SPACE.told_width, WIDTH),
         "denoiser.levels": (2, WIDTH),
         "denoiser.unembed": (WIDTH, CHANNELS),
     }
@@ -175,7 +175,7 @@ def _denoiser(context: int) -> tuple[_Graph, list[Any], list[Any]]:
     g.node("Identity", g.matmul(x, "denoiser.unembed"), to="clean")
     latents, new = ["b", TOKENS, CHANNELS], ["b", HEADS, TOKENS, HEAD_WIDTH]
     shapes: dict[str, list[Any]] = {"noisy": latents, "signal": ["b"], "step_size": ["b"]}
-    shapes |= {"action": ["b", SPACE.width]}
+    shapes |= {"action": ["b", SPACE.told_width]}
     shapes |= {"phase_cos": ["b", HEAD_WIDTH], "phase_sin": ["b", HEAD_WIDTH]}
     shapes |= {f"cache_{part}.{i}": entries for part in "kv" for i in range(LAYERS)}
     made = {f"new_{part}.{i}": new for part in "kv" for i in range(LAYERS)}

@@ -62,6 +62,8 @@ class ActionSpace:
     keys: names of the things that can be held, in the order of the encoded vector.
     camera_limit: greatest camera turn per frame in degrees, along yaw and along pitch; 0 for a
     world without a camera. num_slots: size of the hotbar; 0 for a world without one.
+    pitch_limits: degrees down between which the camera can look, from where it looks when an
+    episode begins.
     keymap: device key -> key name; the default bindings ("w" -> "forward"). Device keys are
     "a".."z", "0".."9", "arrowup", "arrowdown", "arrowleft", "arrowright", "space", "shift",
     "control", "mouse0" (left), "mouse1", "mouse2" (right).
@@ -71,14 +73,20 @@ class ActionSpace:
     camera_limit: float = 0.0
     num_slots: int = 0
     keymap: Mapping[str, str] = field(default_factory=dict)
+    pitch_limits: tuple[float, float] = (-90.0, 90.0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", tuple(self.keys))
+        object.__setattr__(self, "pitch_limits", tuple(self.pitch_limits))
         object.__setattr__(self, "keymap", dict(self.keymap))
         if len(set(self.keys)) != len(self.keys):
             raise ValueError(f"action space names a key twice: {list(self.keys)}")
         if self.camera_limit < 0 or self.num_slots < 0:
             raise ValueError("action space: camera_limit and num_slots must not be negative")
+        if len(self.pitch_limits) != 2 or not self.pitch_limits[0] <= 0 <= self.pitch_limits[1]:
+            raise ValueError(
+                f"action space: pitch_limits are {self.pitch_limits}; expected degrees around 0"
+            )
         unknown = sorted(set(self.keymap.values()) - set(self.keys))
         if unknown:
             raise ValueError(
@@ -91,6 +99,28 @@ class ActionSpace:
         slot.
         """
         return len(self.keys) + (2 if self.camera_limit else 0) + self.num_slots
+
+    @property
+    def told_width(self) -> int:
+        """Length of what a network is told of a frame; see `tell`."""
+        return self.width + (1 if self.camera_limit else 0)
+
+    def pitch_after(self, pitch_deg: float, vector: NDArray[np.floating]) -> float:
+        """Where the camera looks after an encoded action [width]: degrees down."""
+        if not self.camera_limit:
+            return 0.0
+        turned = pitch_deg + float(vector[len(self.keys) + 1]) * self.camera_limit
+        return min(max(turned, self.pitch_limits[0]), self.pitch_limits[1])
+
+    def tell(self, vector: NDArray[np.floating], pitch_deg: float) -> NDArray[np.float32]:
+        """float32 [told_width]: an encoded action and, with a camera, where it looks after it, in
+        units of the camera's limit.
+        """
+        told = np.zeros(self.told_width, np.float32)
+        told[: self.width] = vector
+        if self.camera_limit:
+            told[-1] = pitch_deg / self.camera_limit
+        return told
 
     def encode(self, action: Action) -> NDArray[np.float32]:
         """float32 [width]: held keys as 0/1, camera clipped to [-1, 1] of the limit, slot one-hot.
@@ -138,6 +168,7 @@ class ActionSpace:
             "camera_limit": self.camera_limit,
             "num_slots": self.num_slots,
             "keymap": dict(self.keymap),
+            "pitch_limits": list(self.pitch_limits),
         }
 
 

@@ -124,13 +124,15 @@ class WorldConfig:
 class Start:
     """Where a session can begin: a clip that the world remembers.
 
-    frames: uint8 [t, h, w, 3]; actions: float32 [t, A], actions[i] led into frames[i].
+    frames: uint8 [t, h, w, 3]; actions: float32 [t, A], actions[i] led into frames[i]. pitch_deg:
+    where the camera looked before the first of them, degrees down.
     """
 
     name: str
     title: str
     frames: NDArray[np.uint8]
     actions: NDArray[np.float32]
+    pitch_deg: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,8 @@ def save(path: Path, config: WorldConfig, starts: Sequence[Start] = (), card: st
             )
             (folder / f"{start.name}.jpg").write_bytes(jpeg)
             actions = [[round(float(x), 6) for x in row] for row in start.actions]
-            text = json.dumps({"title": start.title, "actions": actions})
+            about = {"title": start.title, "pitch_deg": start.pitch_deg, "actions": actions}
+            text = json.dumps(about)
             (folder / f"{start.name}.json").write_text(text + "\n", "utf-8")
         if card:
             (path / "README.md").write_text(card, "utf-8")
@@ -346,12 +349,12 @@ def _read_start(image: Path, config: WorldConfig) -> Start:
 
     text = image.with_suffix(".json")
     data = _read_json(text)
-    if not isinstance(data, dict) or set(data) != {"title", "actions"}:
-        raise ReverieError(f'{text}: expected {{"title": ..., "actions": [...]}}')
+    if not isinstance(data, dict) or set(data) != {"title", "pitch_deg", "actions"}:
+        raise ReverieError(f'{text}: expected {{"title": ..., "pitch_deg": ..., "actions": [...]}}')
     try:
-        actions = np.array(data["actions"], np.float32)
+        actions, pitch_deg = np.array(data["actions"], np.float32), float(data["pitch_deg"])
     except (ValueError, TypeError):
-        raise ReverieError(f"{text}: actions are not a table of numbers") from None
+        raise ReverieError(f"{text}: actions and pitch_deg are not all numbers") from None
     try:
         tall = simplejpeg.decode_jpeg(image.read_bytes(), "RGB")
     except (ValueError, OSError) as error:
@@ -363,7 +366,7 @@ def _read_start(image: Path, config: WorldConfig) -> Start:
             f"{count} frames of {w} x {h}, one below the other"
         )
     frames = tall.reshape(count, h, w, 3)
-    start = Start(image.stem, str(data["title"]), frames, actions)
+    start = Start(image.stem, str(data["title"]), frames, actions, pitch_deg)
     _check_start(start, config, text)
     return start
 

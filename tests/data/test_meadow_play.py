@@ -2,12 +2,19 @@
 walls.
 """
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from reverie.core import Action
 from reverie.data import policies
 from reverie.data.environment import Simulator
 from reverie.data.episode import world_seed
+from reverie.data.record import record
+from reverie.data.render import render
+from reverie.envs.meadow.sim import MEADOW_ACTIONS
 
 
 def test_meadow_steps_the_same_without_drawing() -> None:
@@ -62,3 +69,36 @@ def test_players_do_not_stare_at_walls(episodes: dict[str, np.ndarray]) -> None:
 def test_players_change_the_world(episodes: dict[str, np.ndarray]) -> None:
     assert np.mean(episodes["changed"] > 0) > 0.7
     assert np.mean(episodes["changed"]) > 4
+
+
+def test_pitches_are_where_the_players_neck_is(tmp_path: Path) -> None:
+    """Turned up against the end of the neck, down, and as the policy plays: what the actions add up
+    to is the simulator's own pitch.
+    """
+    quiet: dict[str, Any] = {"processes": 1, "progress": False, "size": (24, 40)}
+    dataset = record(
+        "reverie/Meadow-v0",
+        tmp_path,
+        episodes=0,
+        validation=0,
+        test=2,
+        episode_actions=200,
+        **quiet,
+    )
+    quiet.pop("size")
+    rendered = render(dataset, "test", cache=tmp_path / "frames", **quiet)
+    pitches = rendered.pitches(MEADOW_ACTIONS)
+    simulator = Simulator("reverie/Meadow-v0")
+    for episode, first in zip(dataset.split("test"), rendered.boundaries, strict=False):
+        level = simulator.reset(episode.seed, episode.options)["pitch"]
+        for t, vector in enumerate(dataset.actions(episode), start=1):
+            info, _ = simulator.step(vector)
+            assert info["pitch"] - level == pytest.approx(pitches[first + t], abs=1e-3)
+    pitch_deg = 0.0
+    for degrees in [-15.0] * 12 + [15.0] * 14:
+        vector = MEADOW_ACTIONS.encode(Action(mouse=(0.0, degrees)))
+        pitch_deg = MEADOW_ACTIONS.pitch_after(pitch_deg, vector)
+        info, _ = simulator.step(vector)
+        if degrees > 0:  # at the end of the neck by now, wherever the episode had ended
+            assert info["pitch"] == pytest.approx(pitch_deg + 5.0)
+    simulator.close()

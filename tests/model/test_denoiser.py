@@ -57,8 +57,8 @@ def test_cached_steps_agree_with_recomputing_the_window(denoiser: Denoiser) -> N
     for t in range(CONFIG.context):
         sampler.commit([0, 1], latents[:, t], noise[:, t], actions[:, t], [t, t], 0.9)
     index = [CONFIG.context] * 2
-    turned = sampler.turned + denoiser.turns(actions[:, -1])
-    cos, sin = frame_phases(denoiser, turned, index)
+    rows, turns = denoiser.camera(actions[:, -1])
+    cos, sin = frame_phases(denoiser, rows, sampler.turned + turns, index)
     level = torch.full((2,), 0.25)
     step_size = torch.full((2,), 0.5)
     cached, _, _ = denoiser.step(
@@ -144,18 +144,19 @@ def test_a_turned_camera_moves_a_frames_origin(denoiser: Denoiser) -> None:
     """After a turn of one token to the right, the second column lies where the first lay before,
     and the picture's rows where they were.
     """
-    still, turned = torch.zeros((1, 2)), torch.tensor([[0.0, 1.0]])
-    before, after = (denoiser.rotary(*frame_phases(denoiser, t, [0])) for t in (still, turned))
+    row = torch.zeros(1)
+    looks = [frame_phases(denoiser, row, torch.tensor([column]), [0]) for column in (0.0, 1.0)]
+    before, after = (denoiser.rotary(*phases) for phases in looks)
     rows, columns = CONFIG.grid
     for old, new in zip(before, after, strict=True):
         grids = [phases[0, 0].unflatten(0, (rows, columns)) for phases in (old, new)]
         torch.testing.assert_close(grids[0][:, 1:], grids[1][:, :-1], atol=1e-5, rtol=1e-5)
 
 
-def test_turns_are_read_off_the_camera_of_an_action(denoiser: Denoiser) -> None:
-    right, down = torch.zeros(2, 2, CONFIG.action_width).unbind()
-    right[:, CONFIG.camera_column or 0] = 0.5
-    down[:, (CONFIG.camera_column or 0) + 1] = -1.0
-    tokens = CONFIG.camera_tokens
-    torch.testing.assert_close(denoiser.turns(right), torch.tensor([[0.0, 0.5 * tokens]] * 2))
-    torch.testing.assert_close(denoiser.turns(down), torch.tensor([[-tokens, 0.0]] * 2))
+def test_the_camera_is_read_off_an_action(denoiser: Denoiser) -> None:
+    """The turn to the right from its column, the pitch from the last."""
+    action = torch.zeros(1, CONFIG.action_width)
+    action[0, CONFIG.camera_column or 0], action[0, -1] = 0.5, -2.0
+    rows, turns = denoiser.camera(action)
+    torch.testing.assert_close(rows, torch.tensor([-2.0 * CONFIG.camera_tokens]))
+    torch.testing.assert_close(turns, torch.tensor([0.5 * CONFIG.camera_tokens]))

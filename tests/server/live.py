@@ -72,6 +72,7 @@ class LandscapeRuntime:
         actions: NDArray[np.float32],
         seed: int,
         first_index: int | None = None,
+        pitch_deg: float = 0.0,
     ) -> None:
         for start in self.world.starts:
             if np.array_equal(start.frames[-1], frames[-1]):

@@ -12,6 +12,7 @@ from reverie.core import Action, ActionSpace, ReverieError
 from reverie.data.record import record
 from reverie.data.render import Rendered, render
 from reverie.engine.runtime import Batch
+from reverie.envs.meadow.sim import MEADOW_ACTIONS
 from reverie.train.evaluate import (
     Clip,
     Replay,
@@ -87,7 +88,7 @@ class Ray:
         self.at += sum(ways.get(key, 0) for key in held)
         return self.frame()
 
-    def prefill(self, *_: object) -> None:
+    def prefill(self, *_: object, **__: object) -> None:
         self.at = 0
 
     def step(self, batch: Batch) -> np.ndarray:
@@ -134,7 +135,7 @@ def test_a_replay_draws_what_was_recorded(tmp_path: Path) -> None:
         progress=False,
     )
     test = render(dataset, "test", cache=tmp_path / "frames", processes=1, progress=False)
-    clip = draw_clips(test, 8, 3, 0)[-1]
+    clip = draw_clips(test, MEADOW_ACTIONS, 8, 3)[-1]
     simulator = Replay(dataset)
     try:
         again = simulator.play(clip, 4, clip.actions[4:])

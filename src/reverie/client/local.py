@@ -245,7 +245,8 @@ class LocalSession:
         self.close()
 
     def _begin(self, clip: Start) -> None:
-        self._runtime.prefill(self._slot, clip.frames, clip.actions, self.seed)
+        slot, pitch_deg = self._slot, clip.pitch_deg
+        self._runtime.prefill(slot, clip.frames, clip.actions, self.seed, pitch_deg=pitch_deg)
         self.frame = clip.frames[-1].copy()
 
     def _continue(self, snapshot: bytes, frame: Pixels, frame_index: int) -> None:

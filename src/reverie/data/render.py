@@ -27,7 +27,7 @@ import platformdirs
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from reverie.core import Pixels, ReverieError
+from reverie.core import ActionSpace, Pixels, ReverieError
 from reverie.data.environment import Simulator, code_hash, fingerprint, same_scene
 from reverie.data.episode import Dataset, Episode, make_folder, replace_text
 from reverie.data.parallel import map_in_order, progress_bar
@@ -68,6 +68,15 @@ class Rendered:
     @property
     def num_episodes(self) -> int:
         return len(self.boundaries) - 1
+
+    def pitches(self, space: ActionSpace) -> NDArray[np.float64]:
+        """Where the camera looks in every frame: degrees down from an episode's first, [N]."""
+        pitches = np.zeros(len(self.actions))
+        firsts = set(self.boundaries.tolist())
+        for row in range(len(pitches)):
+            before = 0.0 if row in firsts else pitches[row - 1]
+            pitches[row] = space.pitch_after(before, self.actions[row])
+        return pitches
 
     def segments(self, length: int) -> Segments:
         """Segments of frames and actions; for latents make a `Segments` of your own over the same

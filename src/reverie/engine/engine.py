@@ -302,7 +302,8 @@ class Engine:
             epoch, slot, seed = handle._epoch, _slot(handle), session.seed
         frame, action = clip.frames[i : i + 1], clip.actions[i : i + 1]
         try:
-            self.runtime.prefill(slot, frame, action, seed, first_index=i - len(clip.frames))
+            first = i - len(clip.frames)
+            self.runtime.prefill(slot, frame, action, seed, first, clip.pitch_deg)
         except Exception as error:
             logger.exception("a prefill failed")
             self._end([handle], f"preparing the start failed: {_line(error)}")

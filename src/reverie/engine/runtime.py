@@ -83,14 +83,16 @@ class Runtime(Protocol):
         actions: NDArray[np.float32],
         seed: int,
         first_index: int | None = None,
+        pitch_deg: float = 0.0,
     ) -> None:
         """Make a slot remember real frames, uint8 [t, h, w, 3], and what led into each, [t, A].
 
         A context clip has frame indices -context..-1. It may come in parts, so that warming one
         player does not delay another: `first_index` is then the frame index of the part's first
         frame; without it the frames are the last ones before 0. The frame at index -context begins
-        a session: it forgets whatever the slot held, a pending commit included. Raises ReverieError
-        on frames or actions of another shape.
+        a session: it forgets whatever the slot held, a pending commit included, and before its
+        action the camera looked `pitch_deg` degrees down. Raises ReverieError on frames or actions
+        of another shape.
         """
         ...
 

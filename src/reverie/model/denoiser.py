@@ -5,9 +5,9 @@ Layers alternate: most attend inside their own frame; every `cached_every`-th al
 token of the `context` frames before (these alone need a KV cache). RoPE over row, column and time,
 QK-norm, SwiGLU, one adaLN shared by all layers. The prediction is x-space.
 
-Rows and columns count from where the camera looks: a frame's origin is how far the session's camera
-has turned, in tokens. What lies in one direction of the world then has nearly one position in every
-frame of the past, however the player turned, and attention finds it there.
+Rows and columns count from where the camera looks: a frame's origin is its pitch and how far the
+session's camera has turned, in tokens. What lies in one direction of the world then has nearly one
+position in every frame of the past, however the player turned, and attention finds it there.
 
 Two ways to run the same weights, and the tests hold them together:
 - `forward`: training. The past is there twice, as play sees it: *context* frames as they lie in the
@@ -35,8 +35,9 @@ class DenoiserConfig:
     action. context: frames remembered.
 
     min_step_size: the finest denoising step it is trained for (a power of two); commits are
-    labelled with it. camera_column: of an action, where its turn to the right is, and after it the
-    turn down; None without a camera. camera_tokens: by how many the picture moves for a turn of 1.
+    labelled with it. camera_column: of an action, where its turn to the right is; its last column
+    is then the camera's pitch. None without a camera. camera_tokens: by how many the picture moves
+    for a turn of 1.
     """
 
     grid: tuple[int, int] = (6, 10)
@@ -292,12 +293,15 @@ class Denoiser(nn.Module):
             self.token_sin * cos + self.token_cos * sin,
         )
 
-    def turns(self, action: Float[Tensor, "*b a"]) -> Float[Tensor, "*b 2"]:
-        """How far each action turns the camera: rows down and columns right, in tokens."""
+    def camera(self, action: Float[Tensor, "*b a"]) -> tuple[Tensor, Tensor]:
+        """Of each action, in tokens: rows down to where the camera looks, and columns by which it
+        turned right. Each [*b].
+        """
         column = self.config.camera_column
         if column is None:
-            return action.new_zeros((*action.shape[:-1], 2))
-        return action[..., [column + 1, column]] * self.config.camera_tokens
+            return action.new_zeros(action.shape[:-1]), action.new_zeros(action.shape[:-1])
+        tokens = self.config.camera_tokens
+        return action[..., -1] * tokens, action[..., column] * tokens
 
     def unembed_tokens(self, x: Tensor, condition: Tensor) -> Tensor:
         joined, width = self.modulate_out(condition)[..., None, :], x.shape[-1]
@@ -338,13 +342,13 @@ class Denoiser(nn.Module):
             torch.cat([context_action, action], 1),
         )
         x = self.embed(torch.cat([context, noisy], 1)) + self.place + acting[:, :, None]
-        turned = self.turns(context_action).cumsum(1)
-        index = torch.arange(2 * num_frames, device=x.device)
-        index[num_frames:] -= num_frames - 1
-        index = index.expand(len(x), -1)[..., None]
-        origin = torch.cat([turned, turned + self.turns(action)], 1)
+        (past_rows, turns), (rows, turn) = self.camera(context_action), self.camera(action)
+        past_columns = turns.cumsum(1)
+        index = torch.arange(num_frames, device=x.device).expand(len(x), -1)
+        past = torch.stack([past_rows, past_columns, index], -1)
+        present = torch.stack([rows, past_columns + turn, index + 1], -1)
         with torch.autocast(x.device.type, enabled=False):
-            angles = torch.cat([origin, index], -1).float() @ self.frequencies
+            angles = torch.cat([past, present], 1).float() @ self.frequencies
         cos, sin = self.rotary(angles.cos(), angles.sin())
         shared = self.modulate(condition).unflatten(-1, (6, -1))
         for block in self.layers():
@@ -386,8 +390,8 @@ class Denoiser(nn.Module):
         cache_v: list[Float[Tensor, "b h m d"]],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """One pass over one frame of every session: clean latents, and this frame's keys and values
-        per cached layer. phase_cos, phase_sin: of (rows turned, columns turned, frame index) times
-        `config.frequencies`.
+        per cached layer. phase_cos, phase_sin: of (row and column that the camera
+        looks at, frame index) times `config.frequencies`.
         """
         acting, condition = self.condition(signal, step_size, action)
         x = self.embed(noisy) + self.place + acting[:, None]

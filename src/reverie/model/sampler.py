@@ -81,9 +81,10 @@ class Sampler:
     def __init__(self, denoiser: Denoiser, batch_size: int) -> None:
         self.denoiser = denoiser
         self.cache = KVCache(denoiser, batch_size)
-        # In float64: after hours of play float32 would blur the phases of neighbouring frames.
+        # Columns to the right, of every session. In float64: after hours of play float32 would blur
+        # the phases of neighbouring frames.
         like = denoiser.place
-        self.turned = torch.zeros((batch_size, 2), dtype=torch.float64, device=like.device)
+        self.turned = torch.zeros(batch_size, dtype=torch.float64, device=like.device)
 
     def forget(self, session: int) -> None:
         """The next frame committed to this session is its first; see `KVCache.forget`."""
@@ -126,7 +127,7 @@ class Sampler:
         finest = self.denoiser.config.min_step_size
         _, new_k, new_v = self._step(sessions, noisy, signal, finest, action, frame_indices)
         self.cache.write(sessions, frame_indices, new_k, new_v)
-        self.turned[list(sessions)] += self.denoiser.turns(action)
+        self.turned[list(sessions)] += self.denoiser.camera(action)[1]
 
     def _step(
         self,
@@ -138,8 +139,9 @@ class Sampler:
         frame_indices: Sequence[int],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         level = torch.full((len(sessions),), signal, device=noisy.device)
-        turned = self.turned[list(sessions)] + self.denoiser.turns(action)
-        phase_cos, phase_sin = frame_phases(self.denoiser, turned, frame_indices)
+        rows, turns = self.denoiser.camera(action)
+        columns = self.turned[list(sessions)] + turns
+        phase_cos, phase_sin = frame_phases(self.denoiser, rows, columns, frame_indices)
         cache_k, cache_v = self.cache.read(sessions)
         size = torch.full_like(level, step_size)
         return self.denoiser.step(
@@ -148,13 +150,16 @@ class Sampler:
 
 
 def frame_phases(
-    denoiser: Denoiser, turned: Float[Tensor, "b 2"], frame_indices: Sequence[int]
+    denoiser: Denoiser,
+    rows: Float[Tensor, " b"],
+    columns: Float[Tensor, " b"],
+    frame_indices: Sequence[int],
 ) -> tuple[Float[Tensor, "b p"], Float[Tensor, "b p"]]:
-    """Cosines and sines of the rotary phases of frames: camera turned by rows down and columns
-    right since the session began, and absolute frame indices.
+    """Cosines and sines of the rotary phases of frames, from the row and column that the camera
+    looks at and absolute frame indices.
     """
-    indices = torch.tensor(list(frame_indices), dtype=torch.float64, device=turned.device)
-    places = torch.cat([turned, indices[:, None]], 1)
-    with torch.autocast(turned.device.type, enabled=False):
-        angles = places.double() @ denoiser.frequencies.double()
+    indices = torch.tensor(list(frame_indices), dtype=torch.float64, device=rows.device)
+    places = torch.stack([rows.double(), columns.double(), indices], 1)
+    with torch.autocast(rows.device.type, enabled=False):
+        angles = places @ denoiser.frequencies.double()
     return angles.cos().float(), angles.sin().float()

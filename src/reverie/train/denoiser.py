@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reverie.core import ActionSpace
 from reverie.data.render import Rendered
 from reverie.data.segments import Segments
 from reverie.model.autoencoder import Autoencoder, normalise
@@ -59,6 +60,7 @@ def train_denoiser(
     autoencoder: Autoencoder,
     train: Rendered,
     validation: Rendered,
+    space: ActionSpace,
 ) -> Run:
     """Train a network, new or trained before, in `folder`; goes on from the checkpoint there."""
     device = pick_device(run_config.threads)
@@ -69,9 +71,9 @@ def train_denoiser(
     if run_config.compile and _can_compile():
         network.compile_blocks()
     with parallel.first_alone():
-        segments = latent_segments(folder, "train", autoencoder, train, config.context + 1)
+        segments = latent_segments(folder, "train", autoencoder, train, space, config.context + 1)
         held_out = latent_segments(
-            folder, "validation", autoencoder, validation, config.context + 65
+            folder, "validation", autoencoder, validation, space, config.context + 65
         )
     forcer = Forcing(network, forcing)
 
@@ -101,11 +103,20 @@ def _can_compile() -> bool:
 
 
 def latent_segments(
-    folder: Path, split: str, autoencoder: Autoencoder, rendered: Rendered, length: int
+    folder: Path,
+    split: str,
+    autoencoder: Autoencoder,
+    rendered: Rendered,
+    space: ActionSpace,
+    length: int,
 ) -> Segments:
-    """Segments of latents and actions; latents are encoded once and kept in the run's folder."""
+    """Segments of latents and of what the network is told with each, [told_width]; latents are
+    encoded once and kept in the run's folder.
+    """
     latents = encode_all(autoencoder, rendered, folder, split)
-    return Segments({"latents": latents, "actions": rendered.actions}, rendered.boundaries, length)
+    pitches = rendered.pitches(space)
+    told = [space.tell(*pair) for pair in zip(rendered.actions, pitches, strict=True)]
+    return Segments({"latents": latents, "actions": np.stack(told)}, rendered.boundaries, length)
 
 
 def make_optimizers(network: Denoiser) -> list[torch.optim.Optimizer]:

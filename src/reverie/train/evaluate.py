@@ -55,13 +55,14 @@ THRESHOLDS = {
 class Clip:
     """Real frames [t, h, w, 3] and the actions that led into them [t, A]; the first `context` are
     what a session starts from. episode: of the test split; first: its frame that is this clip's
-    first.
+    first. pitch_deg: of the camera before that frame's action.
     """
 
     frames: Frames
     actions: Actions
     episode: int = 0
     first: int = 0
+    pitch_deg: float = 0.0
 
 
 class Replay:
@@ -119,7 +120,7 @@ def evaluate(
     runtime.allocate(1)
     out.mkdir(parents=True, exist_ok=True)
     space, context = world.config.action_space, world.config.context
-    clips = draw_clips(test, context + 64, num_clips, seed)
+    clips = draw_clips(test, space, context + 64, num_clips)
     probe = train_probe(train, space, steps=probe_steps)
     report: dict[str, Any] = {"world": world.config.name, "denoising_steps": num_steps}
     report |= measure_reconstruction(load_networks(world)[0], test, num_clips * 4)
@@ -146,16 +147,19 @@ def evaluate(
     return report
 
 
-def draw_clips(rendered: Rendered, length: int, count: int, seed: int) -> list[Clip]:
+def draw_clips(rendered: Rendered, space: ActionSpace, length: int, count: int) -> list[Clip]:
     """Slices of held-out episodes, evenly spread."""
     segments = rendered.segments(length)
     numbers = np.linspace(0, len(segments) - 1, count).astype(int)
     rows = segments.first_rows(numbers)
     episodes = np.searchsorted(rendered.boundaries, rows, side="right") - 1
-    return [
-        Clip(clip["frames"], clip["actions"], int(e), int(row - rendered.boundaries[e]))
-        for clip, e, row in zip((segments[int(n)] for n in numbers), episodes, rows, strict=True)
-    ]
+    pitches = rendered.pitches(space)
+    clips = []
+    for number, row, episode in zip(numbers, rows, episodes, strict=True):
+        clip, first = segments[int(number)], int(row - rendered.boundaries[episode])
+        pitch_deg = float(pitches[row - 1]) if first else 0.0
+        clips.append(Clip(clip["frames"], clip["actions"], int(episode), first, pitch_deg))
+    return clips
 
 
 def play(runtime: Runtime, clip: Clip, actions: Actions, num_steps: int, seed: int = 0) -> Frames:
@@ -163,7 +167,8 @@ def play(runtime: Runtime, clip: Clip, actions: Actions, num_steps: int, seed: i
     3].
     """
     context = runtime.world.config.context
-    runtime.prefill(0, clip.frames[:context], clip.actions[:context], seed)
+    frames, led = clip.frames[:context], clip.actions[:context]
+    runtime.prefill(0, frames, led, seed, pitch_deg=clip.pitch_deg)
     frames = [
         runtime.step(Batch((0,), action[None], (seed,), (index,), num_steps))[0]
         for index, action in enumerate(actions)

@@ -78,10 +78,10 @@ def export_world(
     """Write a world folder and load it back. Raises ReverieError where networks and action space do
     not fit each other.
     """
-    if denoiser.config.action_width != action_space.width:
+    if denoiser.config.action_width != action_space.told_width:
         raise ReverieError(
             f"the denoiser takes actions of {denoiser.config.action_width} numbers, "
-            f"the action space has {action_space.width}; train it on this action space"
+            f"the action space has {action_space.told_width}; train it on this action space"
         )
     if (
         denoiser.config.grid != autoencoder.config.grid
@@ -259,10 +259,12 @@ def write_random_world(path: Path, seed: int = 0, *, small: bool = True) -> Worl
     space = ActionSpace(keys, 15.0, 6, keymap)
     if small:
         pictures = AutoencoderConfig(64, 32, 8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1))
-        steps = DenoiserConfig(pictures.grid, 8, space.width, 4, 32, 4, 16, camera_column=len(keys))
+        steps = DenoiserConfig(
+            pictures.grid, 8, space.told_width, 4, 32, 4, 16, camera_column=len(keys)
+        )
     else:
         pictures = AutoencoderConfig()
-        steps = DenoiserConfig(action_width=space.width, camera_column=len(keys))
+        steps = DenoiserConfig(action_width=space.told_width, camera_column=len(keys))
     autoencoder, denoiser = Autoencoder(pictures), Denoiser(steps)
     with torch.no_grad():
         for weight in [*denoiser.parameters(), *autoencoder.parameters()]:

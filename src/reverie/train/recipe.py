@@ -105,14 +105,16 @@ def train_stage(
         settings = DenoiserConfig(
             grid=autoencoder.config.grid,
             channels=autoencoder.config.channels,
-            action_width=train.actions.shape[1],
+            action_width=space.told_width,
             camera_column=len(space.keys) if space.camera_limit else None,
             **SIZES[size].denoiser,
         )
         denoiser = Denoiser(settings)
     # A network that already knows the dynamics learns larger steps and its own frames at once.
     forcing = ForcingConfig(shortcuts_from=0.0, own_from=0.0) if networks else ForcingConfig()
-    return train_denoiser(out / stage, denoiser, forcing, config, autoencoder, train, validation)
+    return train_denoiser(
+        out / stage, denoiser, forcing, config, autoencoder, train, validation, space
+    )
 
 
 def export_run(
@@ -129,7 +131,7 @@ def export_run(
         raise ReverieError(f"{data} has no action space that a player could use")
     autoencoder, denoiser = load_autoencoder(out / "autoencoder"), load_denoiser(out / "denoiser")
     wanted = json.loads(starts.read_text()) if starts else _default_starts(dataset)
-    clips = [_cut_start(dataset, moment, denoiser.config.context) for moment in wanted]
+    clips = [_cut_start(dataset, space, moment, denoiser.config.context) for moment in wanted]
     fps = round(dataset.config.fps)
     signal = ForcingConfig().context_signal
     return export_world(
@@ -160,7 +162,9 @@ def _default_starts(dataset: Dataset, count: int = 4) -> list[dict[str, Any]]:
     ]
 
 
-def _cut_start(dataset: Dataset, moment: Mapping[str, Any], context: int) -> Start:
+def _cut_start(
+    dataset: Dataset, space: ActionSpace, moment: Mapping[str, Any], context: int
+) -> Start:
     """The clip of `context` frames that ends at one frame of an episode, drawn again."""
     try:
         name, title, split = moment["name"], moment["title"], moment["split"]
@@ -182,8 +186,11 @@ def _cut_start(dataset: Dataset, moment: Mapping[str, Any], context: int) -> Sta
                 break
     finally:
         simulator.close()
-    actions = led_into(dataset, episodes[number])[last - context + 1 : last + 1]
-    return Start(name, title, np.stack(frames), np.ascontiguousarray(actions, np.float32))
+    actions = np.ascontiguousarray(led_into(dataset, episodes[number]), np.float32)
+    first, pitch_deg = last - context + 1, 0.0
+    for action in actions[:first]:
+        pitch_deg = space.pitch_after(pitch_deg, action)
+    return Start(name, title, np.stack(frames), actions[first : last + 1], pitch_deg)
 
 
 def _expect_one_of(what: str, value: str, known: Any) -> None:

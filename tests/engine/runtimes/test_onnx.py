@@ -167,9 +167,13 @@ def reference(world: World, num_frames: int, num_steps: int) -> list[np.ndarray]
     past: list[list[tuple[np.ndarray, np.ndarray]]] = []
     remembered: list[np.ndarray] = []  # every action since the session began
 
-    def turn(action: np.ndarray) -> np.ndarray:
-        column = world.config.denoiser["camera_column"]
-        return 2.0 * action[[column + 1, column]].astype(np.float64)
+    def look(action: np.ndarray) -> tuple[float, float]:
+        """Row and column that the camera looks at after this action, in tokens of 2 per limit."""
+        pitch = column = 0.0
+        for acted in [*remembered, action]:
+            pitch = min(max(pitch + 15.0 * float(acted[9]), -90.0), 90.0)
+            column += 2.0 * float(acted[8])
+        return 2.0 * pitch / 15.0, column
 
     def normalise(x: np.ndarray) -> np.ndarray:
         return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
@@ -180,10 +184,11 @@ def reference(world: World, num_frames: int, num_steps: int) -> list[np.ndarray]
     def denoise(
         z: np.ndarray, signal: float, step: float, action: np.ndarray, t: int
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-        condition = np.array([signal, step]) @ w["denoiser.levels"] + action @ w["denoiser.action"]
+        row, column = look(action)
+        told = np.append(action, row / 2.0)
+        condition = np.array([signal, step]) @ w["denoiser.levels"] + told @ w["denoiser.action"]
         x = z @ w["denoiser.embed"] + condition
-        down, right = np.sum([turn(acted) for acted in [*remembered, action]], 0)
-        phases = np.array([down, right, t]) @ frequencies
+        phases = np.array([row, column, t]) @ frequencies
         made = []
         zero = np.zeros((HEADS, (CONTEXT - len(past)) * TOKENS, 4))
         for i in range(2):

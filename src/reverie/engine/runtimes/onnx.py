@@ -38,7 +38,7 @@ class _Pending:
     """A frame that was drawn but is not in the cache yet."""
 
     latents: Floats
-    action: Floats
+    told: Floats
     frame_index: int
     seed: int
 
@@ -68,9 +68,9 @@ class _Pass:
         self._outputs |= {f"new_v.{i}": array for i, array in enumerate(self.new_v)}
         self._bindings: dict[int, Any] = {}
 
-    def set(self, action: Floats, phases: NDArray[np.float64]) -> None:
+    def set(self, told: Floats, phases: NDArray[np.float64]) -> None:
         """What stays the same in all passes over one frame."""
-        self.inputs["action"][0] = action
+        self.inputs["action"][0] = told
         self.inputs["phase_cos"][0], self.inputs["phase_sin"][0] = np.cos(phases), np.sin(phases)
 
     def run(self, denoiser: Any, noisy: Floats, signal: float, step_size: float) -> Floats:
@@ -122,10 +122,11 @@ class OnnxRuntime:
         self.shape = check_graphs(world, self._wide)
         denoiser = world.config.denoiser
         self._frequencies = np.array(denoiser["frequencies"], np.float64)
-        self._camera_column: int | None = denoiser["camera_column"]
+        self._has_camera = denoiser["camera_column"] is not None
+        self._camera_column = int(denoiser["camera_column"] or 0)
         self._camera_tokens = float(denoiser["camera_tokens"])
         self._finest = float(denoiser["min_step_size"])
-        self._turned = np.zeros((0, 2))
+        self._camera = np.zeros((0, 2))  # of every slot: degrees down, columns right
         self._pool: CachePool | None = None
         self._passes: list[_Pass] = []
         self._pending: list[_Pending | None] = []
@@ -147,7 +148,7 @@ class OnnxRuntime:
         self._pool = CachePool(num_slots, self.shape.cache)
         self._passes = [_Pass(self.shape, self._pool, slot) for slot in range(num_slots)]
         self._pending = [None] * num_slots
-        self._turned = np.zeros((num_slots, 2))
+        self._camera = np.zeros((num_slots, 2))
         if num_slots > 1 and self._num_threads > 1:
             self._narrow = load_graphs(self._world, 1, self._allow_spinning)
             self._lanes = ThreadPoolExecutor(self._num_threads, "onnx")
@@ -167,6 +168,7 @@ class OnnxRuntime:
         actions: NDArray[np.float32],
         seed: int,
         first_index: int | None = None,
+        pitch_deg: float = 0.0,
     ) -> None:
         """See `Runtime.prefill`. One commit pass per frame."""
         check_clip(self._world.config, frames, actions)
@@ -174,8 +176,10 @@ class OnnxRuntime:
         for i, (frame, action) in enumerate(zip(frames, actions, strict=True)):
             inputs = {"frames": np.ascontiguousarray(frame[None])}
             (latents,) = self._wide.encoder.run(["latents"], inputs)
-            pending = _Pending(latents[0], action, first + i, seed)
             self._pending[slot] = None
+            if first + i == -self._world.config.context:
+                self._forget(slot, pitch_deg)
+            pending = _Pending(latents[0], self._tell(slot, action), first + i, seed)
             self._commit(slot, pending, self._wide)
 
     def step(self, batch: Batch) -> NDArray[np.uint8]:
@@ -185,10 +189,10 @@ class OnnxRuntime:
 
         def draw(row: int, graphs: Graphs) -> None:
             slot, index, seed = batch.slots[row], batch.frame_indices[row], batch.seeds[row]
-            action = np.array(batch.actions[row], np.float32)
-            latents = self._sample(slot, action, index, seed, batch.num_steps, graphs)
+            told = self._tell(slot, batch.actions[row])
+            latents = self._sample(slot, told, index, seed, batch.num_steps, graphs)
             pictures[row] = graphs.decoder.run(["frames"], {"latents": latents[None]})[0][0]
-            self._pending[slot] = _Pending(latents, action, index, seed)
+            self._pending[slot] = _Pending(latents, told, index, seed)
 
         self._beside(draw, range(len(batch.slots)))
         return pictures
@@ -210,7 +214,7 @@ class OnnxRuntime:
         values: dict[str, int | float | str] = {}
         pending = self._pending[slot]
         if pending is not None:
-            arrays |= {"latents": pending.latents, "action": pending.action}
+            arrays |= {"latents": pending.latents, "told": pending.told}
             values = {"frame_index": pending.frame_index, "seed": pending.seed}
         return pack(SNAPSHOT_KIND, self._world.fingerprint, arrays, values)
 
@@ -225,7 +229,7 @@ class OnnxRuntime:
             place[:] = arrays[name]
         self._pending[slot] = None
         if "frame_index" in values:
-            self._pending[slot] = _Pending(arrays["latents"], arrays["action"], **values)
+            self._pending[slot] = _Pending(arrays["latents"], arrays["told"], **values)
 
     def cost_table(self) -> CostTable:
         """Medians of a few runs of each part, for up to 4 sessions, added up to whole steps."""
@@ -254,11 +258,11 @@ class OnnxRuntime:
                 work(item, self._wide)
 
     def _sample(
-        self, slot: int, action: Floats, index: int, seed: int, num_steps: int, graphs: Graphs
+        self, slot: int, told: Floats, index: int, seed: int, num_steps: int, graphs: Graphs
     ) -> Floats:
         """The sampler's loop, Euler steps from noise to clean latents: float32 [n, c]."""
         run = self._passes[slot]
-        run.set(action, self._phases(slot, action, index))
+        run.set(told, self._phases(slot, told, index))
         z = self._noise(seed, index, SAMPLE_STREAM)
         step_size = 1 / num_steps
         for k in range(num_steps):
@@ -279,10 +283,7 @@ class OnnxRuntime:
                 f"frame {frame.frame_index} lies before the context of "
                 f"{self._world.config.context} frames"
             )
-        if place == 0:  # a session begins: nothing of the slot's last one may be left
-            for array in self._slot_arrays(slot).values():
-                array[:] = 0
-        run.set(frame.action, self._phases(slot, frame.action, frame.frame_index))
+        run.set(frame.told, self._phases(slot, frame.told, frame.frame_index))
         if self.shape.has_open_past and frame.frame_index < 0:
             num_entries = place * self.shape.num_tokens
             run.run_on_part(graphs.denoiser, noisy, signal, self._finest, num_entries)
@@ -290,25 +291,37 @@ class OnnxRuntime:
             run.run(graphs.denoiser, noisy, signal, self._finest)
         new_k, new_v = ([layer[0] for layer in new] for new in (run.new_k, run.new_v))
         self._memory.write(slot, frame.frame_index, new_k, new_v)
-        self._turned[slot] += self._turn(frame.action)
+        self._camera[slot, 1] += self._turn(frame.told)
+        if self._has_camera:
+            limit = self._world.config.action_space.camera_limit
+            self._camera[slot, 0] = float(frame.told[-1]) * limit
 
-    def _turn(self, action: Floats) -> NDArray[np.float64]:
-        """How far an action turns the camera: rows down and columns right, in tokens."""
-        column = self._camera_column
-        if column is None:
-            return np.zeros(2)
-        return action[[column + 1, column]].astype(np.float64) * self._camera_tokens
+    def _forget(self, slot: int, pitch_deg: float) -> None:
+        """A session begins: nothing of the slot's last one may be left."""
+        for array in self._slot_arrays(slot).values():
+            array[:] = 0
+        self._camera[slot, 0] = pitch_deg
 
-    def _phases(self, slot: int, action: Floats, frame_index: int) -> NDArray[np.float64]:
+    def _phases(self, slot: int, told: Floats, frame_index: int) -> NDArray[np.float64]:
         """Rotary phases of a slot's next frame. In float64: after hours of play, float32 would blur
         those of neighbouring frames.
         """
-        turned = self._turned[slot] + self._turn(action)
-        return np.append(turned, frame_index) @ self._frequencies
+        row = float(told[-1]) * self._camera_tokens if self._has_camera else 0.0
+        column = self._camera[slot, 1] + self._turn(told)
+        return np.array([row, column, frame_index]) @ self._frequencies
+
+    def _turn(self, told: Floats) -> float:
+        """Columns by which an action turns the camera right."""
+        return float(told[self._camera_column]) * self._camera_tokens if self._has_camera else 0.0
+
+    def _tell(self, slot: int, action: Floats) -> Floats:
+        """What the denoiser is told of a slot's next frame, [told_width]."""
+        space = self._world.config.action_space
+        return space.tell(action, space.pitch_after(float(self._camera[slot, 0]), action))
 
     def _slot_arrays(self, slot: int) -> dict[str, NDArray[Any]]:
         """Everything that a slot remembers, in place."""
-        return {**self._memory.slot_arrays(slot), "turned": self._turned[slot]}
+        return {**self._memory.slot_arrays(slot), "camera": self._camera[slot]}
 
     def _noise(self, seed: int, frame_index: int, stream: int) -> Floats:
         return noise(seed, frame_index, stream, (self.shape.num_tokens, self.shape.num_channels))

@@ -87,7 +87,7 @@ def check_graphs(world: World, graphs: Graphs) -> GraphShape:
             )
     latents = [n, num_channels]
     expected = [
-        ("action width", [action_width], [config.action_space.width]),
+        ("action width", [action_width], [config.action_space.told_width]),
         ("rotary phases", [num_phases], [len(row) for row in config.denoiser["frequencies"][:1]]),
         ("cache entries", [past], [config.context * n]),
         ("encoder frames", encoded[0][1:], list(config.frame_shape)),

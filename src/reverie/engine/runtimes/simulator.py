@@ -75,6 +75,7 @@ class SimulatorRuntime:
         actions: NDArray[np.float32],
         seed: int,
         first_index: int | None = None,
+        pitch_deg: float = 0.0,
     ) -> None:
         """Begin the slot's simulator where this picture was taken; it must be one of the starts."""
         start_seed = self._seeds.get(frames[-1].tobytes())

@@ -33,7 +33,7 @@ class _Pending:
     """A frame that was drawn but is not in the cache yet."""
 
     latents: Tensor
-    action: Tensor
+    told: Tensor
     frame_index: int
     seed: int
 
@@ -49,6 +49,7 @@ class TorchRuntime:
         self._denoiser = denoiser.to(self._device)
         self._sampler: Sampler | None = None
         self._pending: list[_Pending | None] = []
+        self._pitch_deg = torch.zeros(0, dtype=torch.float64)
         self._cost_table: dict[tuple[int, int], float] = {}
 
     @property
@@ -65,6 +66,7 @@ class TorchRuntime:
             raise RuntimeError(f"{self.num_slots} slots are allocated already")
         self._sampler = Sampler(self._denoiser, num_slots)
         self._pending = [None] * num_slots
+        self._pitch_deg = torch.zeros(num_slots, dtype=torch.float64)
 
     @torch.no_grad()
     def prefill(
@@ -74,6 +76,7 @@ class TorchRuntime:
         actions: NDArray[np.float32],
         seed: int,
         first_index: int | None = None,
+        pitch_deg: float = 0.0,
     ) -> None:
         """See `Runtime.prefill`."""
         config = self._world.config
@@ -81,11 +84,12 @@ class TorchRuntime:
         first = -len(frames) if first_index is None else first_index
         if first == -config.context:
             self._memory.forget(slot)
+            self._pitch_deg[slot] = pitch_deg
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(self._device))
         for i, picture in enumerate(pixels):
             latents = self._autoencoder.encode(picture[None])[0]
-            action = torch.from_numpy(np.array(actions[i])).to(self._device)
-            self._pending[slot] = _Pending(latents, action, first + i, seed)
+            told = self._tell(slot, actions[i])
+            self._pending[slot] = _Pending(latents, told, first + i, seed)
             self.commit([slot])
 
     @torch.no_grad()
@@ -93,13 +97,14 @@ class TorchRuntime:
         """See `Runtime.step`."""
         self.commit(batch.slots)
         drawn = self._noise(batch.seeds, batch.frame_indices, SAMPLE_STREAM)
-        actions = torch.from_numpy(np.array(batch.actions, np.float32)).to(self._device)
+        pairs = zip(batch.slots, batch.actions, strict=True)
+        told = torch.stack([self._tell(slot, action) for slot, action in pairs])
         latents = self._memory.sample(
-            batch.slots, drawn, actions, batch.frame_indices, batch.num_steps
+            batch.slots, drawn, told, batch.frame_indices, batch.num_steps
         )
         for i, slot in enumerate(batch.slots):
             index, seed = batch.frame_indices[i], batch.seeds[i]
-            self._pending[slot] = _Pending(latents[i], actions[i], index, seed)
+            self._pending[slot] = _Pending(latents[i], told[i], index, seed)
         return to_frames(self._autoencoder.decode(latents)).cpu().numpy()
 
     def commit(self, slots: Sequence[int]) -> None:
@@ -114,10 +119,13 @@ class TorchRuntime:
             [slot for slot, _ in owed],
             torch.stack([frame.latents for frame in frames]),
             self._noise([frame.seed for frame in frames], indices, COMMIT_STREAM),
-            torch.stack([frame.action for frame in frames]),
+            torch.stack([frame.told for frame in frames]),
             indices,
             self._world.config.context_signal,
         )
+        space = self._world.config.action_space
+        for slot, frame in owed if space.camera_limit else []:
+            self._pitch_deg[slot] = float(frame.told[-1]) * space.camera_limit
         for slot, _ in owed:
             self._pending[slot] = None
 
@@ -128,7 +136,7 @@ class TorchRuntime:
         pending = self._pending[slot]
         if pending is not None:
             arrays |= {"latents": pending.latents.cpu().numpy()}
-            arrays |= {"action": pending.action.cpu().numpy()}
+            arrays |= {"told": pending.told.cpu().numpy()}
             values = {"frame_index": pending.frame_index, "seed": pending.seed}
         return pack(SNAPSHOT_KIND, self._world.fingerprint, arrays, values)
 
@@ -144,8 +152,8 @@ class TorchRuntime:
         self._memory.cache.num_frames[slot] = self._world.config.context
         self._pending[slot] = None
         if "frame_index" in values:
-            latents, action = self._tensor(arrays["latents"]), self._tensor(arrays["action"])
-            self._pending[slot] = _Pending(latents, action, **values)  # pyright: ignore[reportArgumentType]
+            latents, told = self._tensor(arrays["latents"]), self._tensor(arrays["told"])
+            self._pending[slot] = _Pending(latents, told, **values)  # pyright: ignore[reportArgumentType]
 
     def cost_table(self) -> CostTable:
         """Medians of a few whole steps of one to four sessions."""
@@ -180,7 +188,18 @@ class TorchRuntime:
         tensors = {
             f"{kind}.{i}": t[slot] for kind, layers in parts.items() for i, t in enumerate(layers)
         }
-        return {**tensors, "turned": self._memory.turned[slot]}
+        row = slice(slot, slot + 1)
+        return {
+            **tensors,
+            "turned": self._memory.turned[row],
+            "pitch_deg": self._pitch_deg[row],
+        }
+
+    def _tell(self, slot: int, action: NDArray[np.float32]) -> Tensor:
+        """What the denoiser is told of a slot's next frame, [told_width]."""
+        space = self._world.config.action_space
+        told = space.tell(action, space.pitch_after(self._pitch_deg[slot].item(), action))
+        return torch.from_numpy(told).to(self._device)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self._device)

@@ -35,6 +35,7 @@ MEADOW_ACTIONS = ActionSpace(
     camera_limit=15.0,
     num_slots=len(b.HOTBAR),
     keymap=KEYMAP,
+    pitch_limits=(-90.0, 80.0),  # an episode begins 5 degrees down, and the neck stops at 85
 )
 """What a player of Meadow can do; an encoded action is float32 [16]."""
 
