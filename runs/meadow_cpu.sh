@@ -4,7 +4,7 @@
 #
 #     nohup runs/meadow_cpu.sh &          again after a cut: it goes on
 export PICTURE=${PICTURE:-160x96} SIZE=${SIZE:-small} PROCESSES=${PROCESSES:-2} THREADS=${THREADS:-1}
-export EPISODES=${EPISODES:-400} FRAMES=${FRAMES:-120000} STARTS=${STARTS-}
+export EPISODES=${EPISODES:-400} FRAMES=${FRAMES:-120000} STARTS=${STARTS-runs/starts.json}
 export AUTOENCODER_STEPS=${AUTOENCODER_STEPS:-2500} AUTOENCODER_BATCH=${AUTOENCODER_BATCH:-32}
 export DENOISER_STEPS=${DENOISER_STEPS:-5000} DENOISER_BATCH=${DENOISER_BATCH:-8}
 exec "$(dirname "$0")/meadow.sh" "${1:-runs/out/meadow_cpu}"

@@ -124,6 +124,7 @@ def test_a_world_from_the_hub(monkeypatch: pytest.MonkeyPatch, tiny_path: Path) 
         ({"denoising_steps": []}, r"denoising_steps is \[\]"),
         ({"denoising_steps": [4, 2]}, "expected ascending whole numbers"),
         ({"denoising_steps": 4}, "denoising_steps|wrong type"),
+        ({"noise_scale": "loud"}, r"noise_scale is 'loud'; expected a number in \[0, 2\]"),
         ({"context_signal": 1.5}, r"context_signal is 1.5; expected a number in \(0, 1\]"),
         ({"prompts": [3]}, "prompts"),
         ({"action_space": ["w"]}, "action_space"),

@@ -54,6 +54,7 @@ def write_tiny_world(path: Path, seed: int = 0, context: int = 3, num_starts: in
         denoising_steps=(1, 2, 4),
         context=context,
         context_signal=0.9,
+        noise_scale=1.25,
         denoiser={
             "frequencies": [[0.7, 0.0, 0.0, 0.0], [0.0, 0.6, 0.0, 0.0], [0.0, 0.0, 0.25, 0.1]],
             "camera_column": len(SPACE.keys),

@@ -42,6 +42,8 @@ class WorldConfig:
     width, height: of the picture, pixels. fps: frames per second that it was trained at.
     denoising_steps: how many passes per frame it was trained for, ascending. context: frames that
     it remembers. context_signal: signal level at which past frames are fed back to it (1 is clean).
+    noise_scale: of the noise that a frame begins with; above 1, frames keep more detail in long
+    play and follow their past less exactly.
     autoencoder, denoiser: the networks' own configs.
     """
 
@@ -53,6 +55,7 @@ class WorldConfig:
     denoising_steps: tuple[int, ...]
     context: int
     context_signal: float
+    noise_scale: float = 1.0
     prompts: tuple[str, ...] = ()
     autoencoder: Mapping[str, Any] = field(default_factory=dict)
     denoiser: Mapping[str, Any] = field(default_factory=dict)
@@ -79,6 +82,9 @@ class WorldConfig:
         signal = self.context_signal
         is_number = isinstance(signal, int | float) and not isinstance(signal, bool)
         _expect("context_signal", signal, is_number and 0 < signal <= 1, "a number in (0, 1]")
+        scale = self.noise_scale
+        is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        _expect("noise_scale", scale, is_number and 0 <= scale <= 2, "a number in [0, 2]")
         _expect("prompts", self.prompts, all(isinstance(p, str) for p in self.prompts), "texts")
 
     @property
@@ -96,6 +102,7 @@ class WorldConfig:
             "denoising_steps": list(self.denoising_steps),
             "context": self.context,
             "context_signal": self.context_signal,
+            "noise_scale": self.noise_scale,
             "prompts": list(self.prompts),
             "autoencoder": dict(self.autoencoder),
             "denoiser": dict(self.denoiser),
@@ -108,7 +115,7 @@ class WorldConfig:
             raise ReverieError(f"holds {type(data).__name__}; expected an object of settings")
         _check_version(data.get("format_version"))  # before the keys: other versions differ
         known = {f.name for f in fields(cls)}
-        optional = {"prompts", "autoencoder", "denoiser"}
+        optional = {"noise_scale", "prompts", "autoencoder", "denoiser"}
         _check_keys("", data, known, known - optional)
         space = data["action_space"]
         if not isinstance(space, dict):

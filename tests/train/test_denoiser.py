@@ -85,7 +85,8 @@ def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
         noise = torch.randn((2, 1, 2, 8), generator=generator)
         frame = past[:, index]
         if index >= first:
-            frame = normalise(sampler.sample([0], noise[0], actions[:, index], [index], 1))
+            start = noise[0] * forcing.config.noise_scale
+            frame = normalise(sampler.sample([0], start, actions[:, index], [index], 1))
         torch.testing.assert_close(rolled[:, index], frame)
         sampler.commit([0], frame, noise[1], actions[:, index], [index], signal)
 

@@ -41,7 +41,8 @@ class ForcingConfig:
     """shortcut_share: of the sequences that learn larger steps; their target is the truth until
     shortcuts_from (share of the run), then the network's own half steps. own_share: of the
     sequences whose context ends in an own rollout, from own_from on. context_signal: the level past
-    frames are fed at in play; training draws it from least_context_signal to 1, mostly high.
+    frames are fed at in play; training draws it from least_context_signal to 1, mostly high. noise_scale: of
+    the noise that play begins a frame with, and rollouts too.
     """
 
     shortcut_share: float = 0.5
@@ -50,6 +51,7 @@ class ForcingConfig:
     own_from: float = 0.35
     context_signal: float = 0.9
     least_context_signal: float = 0.5
+    noise_scale: float = 1.1
 
 
 def train_denoiser(
@@ -254,7 +256,8 @@ class Forcing:
             noise = torch.randn((2, *frame.shape), generator=generator, device=past.device)
             acted = actions[own, index]
             if index >= begin:
-                guess = sampler.sample(sessions, noise[0], acted, indices, 1)
+                start = noise[0] * self.config.noise_scale
+                guess = sampler.sample(sessions, start, acted, indices, 1)
                 played = (index >= first)[:, None, None]
                 frame = torch.where(played, normalise(guess.float()), frame)
             frames.append(frame)

@@ -74,6 +74,7 @@ def export_world(
     fps: int = 20,
     denoising_steps: Sequence[int] = (1, 2, 4),
     context_signal: float = 0.9,
+    noise_scale: float = 1.0,
 ) -> World:
     """Write a world folder and load it back. Raises ReverieError where networks and action space do
     not fit each other.
@@ -103,6 +104,7 @@ def export_world(
         denoising_steps=tuple(denoising_steps),
         context=denoiser.config.context,
         context_signal=context_signal,
+        noise_scale=noise_scale,
         autoencoder=_plain(asdict(autoencoder.config)),
         denoiser=_plain(asdict(denoiser.config) | {"frequencies": denoiser.config.frequencies}),
     )

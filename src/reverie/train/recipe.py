@@ -133,7 +133,7 @@ def export_run(
     wanted = json.loads(starts.read_text()) if starts else _default_starts(dataset)
     clips = [_cut_start(dataset, space, moment, denoiser.config.context) for moment in wanted]
     fps = round(dataset.config.fps)
-    signal = ForcingConfig().context_signal
+    forcing = ForcingConfig()
     return export_world(
         path,
         name,
@@ -143,7 +143,8 @@ def export_run(
         starts=clips,
         card=card,
         fps=fps,
-        context_signal=signal,
+        context_signal=forcing.context_signal,
+        noise_scale=forcing.noise_scale,
     )
 
 

@@ -216,7 +216,7 @@ def reference(world: World, num_frames: int, num_steps: int) -> list[np.ndarray]
         remember(latents, clip.actions[i], i - CONTEXT)
     pictures = []
     for t in range(num_frames):
-        z = noise(7, t, 0, (TOKENS, CHANNELS)).astype(np.float64)
+        z = 1.25 * noise(7, t, 0, (TOKENS, CHANNELS)).astype(np.float64)
         for k in range(num_steps):
             signal = k / num_steps
             clean, _ = denoise(z, signal, 1 / num_steps, SCRIPT[t], t)

@@ -263,7 +263,7 @@ class OnnxRuntime:
         """The sampler's loop, Euler steps from noise to clean latents: float32 [n, c]."""
         run = self._passes[slot]
         run.set(told, self._phases(slot, told, index))
-        z = self._noise(seed, index, SAMPLE_STREAM)
+        z = self._noise(seed, index, SAMPLE_STREAM) * np.float32(self._world.config.noise_scale)
         step_size = 1 / num_steps
         for k in range(num_steps):
             signal = k * step_size

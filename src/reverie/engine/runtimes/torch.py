@@ -97,6 +97,7 @@ class TorchRuntime:
         """See `Runtime.step`."""
         self.commit(batch.slots)
         drawn = self._noise(batch.seeds, batch.frame_indices, SAMPLE_STREAM)
+        drawn = drawn * self._world.config.noise_scale
         pairs = zip(batch.slots, batch.actions, strict=True)
         told = torch.stack([self._tell(slot, action) for slot, action in pairs])
         latents = self._memory.sample(
