@@ -41,8 +41,8 @@ class ForcingConfig:
     """shortcut_share: of the sequences that learn larger steps; their target is the truth until
     shortcuts_from (share of the run), then the network's own half steps. own_share: of the
     sequences whose context ends in an own rollout, from own_from on. context_signal: the level past
-    frames are fed at in play; training draws it from least_context_signal to 1, mostly high. noise_scale: of
-    the noise that play begins a frame with, and rollouts too.
+    frames are fed at in play; training draws it from least_context_signal to 1, mostly high.
+    noise_scale: of the noise that play begins a frame with, and rollouts too.
     """
 
     shortcut_share: float = 0.5
@@ -51,7 +51,7 @@ class ForcingConfig:
     own_from: float = 0.35
     context_signal: float = 0.9
     least_context_signal: float = 0.5
-    noise_scale: float = 1.1
+    noise_scale: float = 1.2
 
 
 def train_denoiser(
