@@ -34,6 +34,7 @@ def rank() -> int:
 
 
 def num_processes() -> int:
+    """Of this run; 1 without torchrun."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
