@@ -10,9 +10,9 @@ out=${1:?usage: runs/meadow.sh OUT}
 [ -n "${REVERIE:-}" ] || make dev
 reverie=${REVERIE:-.venv/bin/reverie}
 data=$out/data
-train=("$reverie" train)
+train=($reverie train)
 if [ "${PROCESSES:-1}" -gt 1 ]; then # each takes its share of every batch
-    train=("$(dirname "$reverie")/torchrun" --standalone --nproc-per-node "$PROCESSES" -m reverie train)
+    train=("$(dirname "$(command -v "$reverie")")/torchrun" --standalone --nproc-per-node "$PROCESSES" -m reverie train)
 fi
 # glibc gives large buffers back to the kernel at every step: up to a third of the time goes to page faults.
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592

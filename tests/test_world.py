@@ -210,6 +210,14 @@ def test_a_start_that_is_no_picture(broken: Path) -> None:
             json.dumps({"title": "x", "pitch_deg": 0, "actions": [[float("nan")] * 16] * 3}),
             "not all finite",
         ),
+        (
+            json.dumps({"title": "x", "pitch_deg": 99, "actions": [[0.0] * 16] * 3}),
+            "pitch_deg is 99",
+        ),
+        (
+            json.dumps({"title": "x", "pitch_deg": float("nan"), "actions": [[0.0] * 16] * 3}),
+            "is nan",
+        ),
         ("nonsense", "not readable JSON"),
     ],
 )

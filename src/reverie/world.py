@@ -397,6 +397,12 @@ def _check_start(start: Start, config: WorldConfig, where: object) -> None:
         )
     if not np.isfinite(start.actions).all():
         raise ReverieError(f"{where}: actions are not all finite numbers")
+    low, high = config.action_space.pitch_limits
+    if not low <= start.pitch_deg <= high:
+        raise ReverieError(
+            f"{where}: pitch_deg is {start.pitch_deg}; "
+            f"the camera looks {low} to {high} degrees down"
+        )
 
 
 def _read_json(file: Path) -> Any:

@@ -68,3 +68,10 @@ def test_bad_actions_are_named() -> None:
         CONTROLS.pack(np.full((1, 16), np.nan, np.float32))
     with pytest.raises(ReverieError, match="'tuple' is unknown; expected one of"):
         ActionFormat("tuple", 3)
+
+
+def test_a_camera_without_its_limits_is_of_an_older_data_set() -> None:
+    values = ActionFormat("controls", SPACE.width, SPACE).to_json()
+    del values["action_space"]["pitch_limits"]
+    with pytest.raises(ReverieError, match="record it again"):
+        ActionFormat.from_json(values)

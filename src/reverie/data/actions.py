@@ -139,6 +139,11 @@ class ActionFormat:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> ActionFormat:
         space = ActionSpace(**values["action_space"]) if values["action_space"] else None
+        if space and space.camera_limit and "pitch_limits" not in values["action_space"]:
+            raise ReverieError(
+                "the data set does not say how far the camera looks up and down (pitch_limits), "
+                "so it is of an older Reverie; record it again"
+            )
         shape, low, high = (tuple(values[name]) for name in ("shape", "low", "high"))
         return cls(values["kind"], int(values["width"]), space, shape, low, high)
 

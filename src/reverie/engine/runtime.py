@@ -26,9 +26,6 @@ CostTable = Mapping[tuple[int, int], float]
 `commit` that follows it.
 """
 
-COMMIT_STEP_SIZE = 1 / 64
-"""Step size fed to the denoiser when it commits: the smallest that it was trained for."""
-
 SAMPLE_STREAM = 0
 COMMIT_STREAM = 1
 

@@ -92,7 +92,7 @@ def train_denoiser(
     def inspect(step: int) -> dict[str, float]:
         batch = held_out.gather(np.linspace(0, len(held_out) - 1, 4).astype(int))
         sheet = folder / "sheets" / f"{step:06}.jpg"
-        return inspect_rollout(network, autoencoder, batch, forcing.context_signal, sheet)
+        return inspect_rollout(network, autoencoder, batch, forcing, sheet)
 
     run.train(train_step, inspect)
     return run
@@ -241,6 +241,8 @@ class Forcing:
         one pass a frame, by the true actions. actions[:, t] led into past[:, t].
         """
         count, num_frames = round(len(past) * self.config.own_share), past.shape[1]
+        if count == 0 or num_frames < 2:
+            return past
         # Spread over the batch, which begins with the sequences that learn larger steps: those are
         # the ones play uses, so they above all must know the network's own frames.
         own = torch.linspace(0, len(past) - 1, count, device=past.device).round().long()
@@ -287,7 +289,7 @@ def inspect_rollout(
     network: Denoiser,
     autoencoder: Autoencoder,
     batch: dict[str, np.ndarray],
-    context_signal: float,
+    forcing: ForcingConfig,
     sheet: Path,
 ) -> dict[str, float]:
     """Play held-out segments on by their true actions, one pass a frame; a sheet of truth above
@@ -306,10 +308,12 @@ def inspect_rollout(
         indices = [index] * len(sessions)
         current = latents[:, index]
         if index >= context:
-            current = sampler.sample(sessions, noise, actions[:, index], indices, 1)
+            start = noise * forcing.noise_scale
+            current = sampler.sample(sessions, start, actions[:, index], indices, 1)
             generated.append(current)
         noise = torch.randn(latents[:, 0].shape, generator=generator, device=device)
-        sampler.commit(sessions, current, noise, actions[:, index], indices, context_signal)
+        signal = forcing.context_signal
+        sampler.commit(sessions, current, noise, actions[:, index], indices, signal)
     shown = [0, 3, 7, 15, 23, 31, 47, 63]
     rows, next_truth, next_guess = [], [], []
     for b in sessions:

@@ -141,7 +141,8 @@ def evaluate(
     report["missed"] = sorted(
         name
         for name, least in THRESHOLDS.items()
-        if name in report and (report[name] > 0 if name == "collapsed" else report[name] < least)
+        if name in report
+        and not (report[name] <= least if name == "collapsed" else report[name] >= least)
     )
     (out / f"report_{num_steps}.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
@@ -238,7 +239,7 @@ def measure_turns(
         scores[f"turns_{name}"] = round(float(np.mean(rights)), 4) if rights else float("nan")
     return {
         **scores,
-        "turns_obeyed": min(scores.values()),
+        "turns_obeyed": float(np.min(list(scores.values()))),  # not a number where none was judged
         "turns_judged": round(float(np.mean(judged)), 4),
         "turn_angle_ratio": round(float(np.median(angles)), 3) if angles else float("nan"),
     }
@@ -247,7 +248,7 @@ def measure_turns(
 def measure_walking(
     runtime: Runtime, simulator: Replay, clips: list[Clip], num_steps: int
 ) -> dict[str, Any]:
-    """Walk forward from every clip: do the frames look most like the simulator's of walking
+    """Walk forward from every clip: do the last frames look most like the simulator's of walking
     forward, among those of standing still and of walking every way? Judged where the simulator is
     not blocked.
     """
@@ -260,7 +261,8 @@ def measure_walking(
         still, forward = truths[0], truths[1]
         if mean_square(still[-1], forward[-1]) >= MOVING_MSE:
             frames = play(runtime, clip, held[1], num_steps)
-            found.append(int(np.argmin([mean_square(frames, truth) for truth in truths])) == 1)
+            distances = [mean_square(frames[-3:], truth[-3:]) for truth in truths]
+            found.append(int(np.argmin(distances)) == 1)
     return {
         "walks_forward": round(float(np.mean(found)), 4) if found else float("nan"),
         "walks_judged": round(len(found) / len(clips), 4),

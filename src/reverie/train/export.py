@@ -84,6 +84,12 @@ def export_world(
             f"the denoiser takes actions of {denoiser.config.action_width} numbers, "
             f"the action space has {action_space.told_width}; train it on this action space"
         )
+    column = len(action_space.keys) if action_space.camera_limit else None
+    if denoiser.config.camera_column != column:
+        raise ReverieError(
+            f"the denoiser looks for the camera in column {denoiser.config.camera_column} of an "
+            f"action, the action space has it in {column}; train it on this action space"
+        )
     if (
         denoiser.config.grid != autoencoder.config.grid
         or denoiser.config.channels != autoencoder.config.channels

@@ -24,6 +24,8 @@ PATIENCE = timedelta(hours=2)
 def join_processes() -> None:
     """Meet the other processes of this run, once; nothing to do where there is only one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
 

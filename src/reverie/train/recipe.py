@@ -31,6 +31,8 @@ from reverie.train.run import Run, RunConfig
 from reverie.world import Start, World
 
 STAGES = ("autoencoder", "denoiser")
+VIEW_DEG = 79.0
+"""How wide a first-person picture is; Meadow's 74 degrees, whose edges move faster."""
 MAX_KEYS = 16
 """Held keys are 16 bits on the way from the page."""
 
@@ -82,6 +84,13 @@ def train_stage(
             "and a camera or none: wrap the environment"
         )
     torch.manual_seed(config.seed)
+    parallel.join_processes()
+    parallel.share_of(config.batch_size)
+    if begin_with and begin_with.config.action_space != space:
+        raise ReverieError(
+            f"{data} has other actions than the world {begin_with.config.name!r}; "
+            "record with the environment that the world was trained for, or train from scratch"
+        )
     networks = load_networks(begin_with) if begin_with else None
     autoencoder = networks[0] if networks else Autoencoder(SIZES[size].autoencoder)
     width, height = autoencoder.config.width, autoencoder.config.height
@@ -91,7 +100,6 @@ def train_stage(
             f"is for {width}x{height}: record with --picture {width}x{height}"
         )
     cache = data / FRAMES_FOLDER
-    parallel.join_processes()
     with parallel.first_alone():
         train = render(dataset, "train", num_frames=num_frames, cache=cache)
         validation = render(dataset, "validation", cache=cache)
@@ -107,6 +115,7 @@ def train_stage(
             channels=autoencoder.config.channels,
             action_width=space.told_width,
             camera_column=len(space.keys) if space.camera_limit else None,
+            camera_tokens=autoencoder.config.grid[1] * space.camera_limit / VIEW_DEG,
             **SIZES[size].denoiser,
         )
         denoiser = Denoiser(settings)

@@ -85,6 +85,12 @@ def check_graphs(world: World, graphs: Graphs) -> GraphShape:
             raise ReverieError(
                 f"{world.path}: config.json has no denoiser.{name}: export the world again"
             )
+    space, column = config.action_space, config.denoiser["camera_column"]
+    if column != (len(space.keys) if space.camera_limit else None):
+        raise ReverieError(
+            f"{world.path}: config.json has denoiser.camera_column {column}, which is not where "
+            "its action space has the camera: export the world again"
+        )
     latents = [n, num_channels]
     expected = [
         ("action width", [action_width], [config.action_space.told_width]),
