@@ -79,24 +79,7 @@ def export_world(
     """Write a world folder and load it back. Raises ReverieError where networks and action space do
     not fit each other.
     """
-    if denoiser.config.action_width != action_space.told_width:
-        raise ReverieError(
-            f"the denoiser takes actions of {denoiser.config.action_width} numbers, "
-            f"the action space has {action_space.told_width}; train it on this action space"
-        )
-    column = len(action_space.keys) if action_space.camera_limit else None
-    if denoiser.config.camera_column != column:
-        raise ReverieError(
-            f"the denoiser looks for the camera in column {denoiser.config.camera_column} of an "
-            f"action, the action space has it in {column}; train it on this action space"
-        )
-    if (
-        denoiser.config.grid != autoencoder.config.grid
-        or denoiser.config.channels != autoencoder.config.channels
-    ):
-        raise ReverieError(
-            "denoiser and autoencoder do not share their latents; train one on the other"
-        )
+    _check_fit(autoencoder, denoiser, action_space)
     networks = {
         "autoencoder": autoencoder.float().cpu().eval(),
         "denoiser": denoiser.float().cpu().eval(),
@@ -125,6 +108,27 @@ def export_world(
     (path / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone
     _write_graphs(path, autoencoder, denoiser)
     return worlds.load(path)
+
+
+def _check_fit(autoencoder: Autoencoder, denoiser: Denoiser, action_space: ActionSpace) -> None:
+    if denoiser.config.action_width != action_space.told_width:
+        raise ReverieError(
+            f"the denoiser takes actions of {denoiser.config.action_width} numbers, "
+            f"the action space has {action_space.told_width}; train it on this action space"
+        )
+    column = len(action_space.keys) if action_space.camera_limit else None
+    if denoiser.config.camera_column != column:
+        raise ReverieError(
+            f"the denoiser looks for the camera in column {denoiser.config.camera_column} of an "
+            f"action, the action space has it in {column}; train it on this action space"
+        )
+    if (
+        denoiser.config.grid != autoencoder.config.grid
+        or denoiser.config.channels != autoencoder.config.channels
+    ):
+        raise ReverieError(
+            "denoiser and autoencoder do not share their latents; train one on the other"
+        )
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
