@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from reverie import world as worlds
+from reverie.data.episode import Dataset
+from reverie.data.record import record
 from reverie.world import World
 from tests.tiny_world import write_tiny_world
 
@@ -24,3 +26,19 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_world(tiny_path: Path) -> World:
     return worlds.load(tiny_path)
+
+
+@pytest.fixture(scope="session")
+def meadow_set(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Two short test episodes of Meadow, in small pictures."""
+    return record(
+        "reverie/Meadow-v0",
+        tmp_path_factory.mktemp("meadow"),
+        episodes=0,
+        validation=0,
+        test=2,
+        episode_actions=200,
+        processes=1,
+        size=(24, 40),
+        progress=False,
+    )

@@ -25,7 +25,7 @@ MINIATURE = {
     "AUTOENCODER_STEPS": "6",
     "AUTOENCODER_BATCH": "4",
     "DENOISER_STEPS": "6",
-    "DENOISER_BATCH": "4",
+    "DENOISER_BATCH": "8",
     "STARTS": "",
     "PROCESSES": "2",
     "THREADS": "1",

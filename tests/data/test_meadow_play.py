@@ -3,7 +3,6 @@ walls.
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ import pytest
 from reverie.core import Action
 from reverie.data import policies
 from reverie.data.environment import Simulator
-from reverie.data.episode import world_seed
-from reverie.data.record import record
+from reverie.data.episode import Dataset, world_seed
 from reverie.data.render import render
 from reverie.envs.meadow.sim import MEADOW_ACTIONS
 
@@ -71,27 +69,16 @@ def test_players_change_the_world(episodes: dict[str, np.ndarray]) -> None:
     assert np.mean(episodes["changed"]) > 4
 
 
-def test_pitches_are_where_the_players_neck_is(tmp_path: Path) -> None:
+def test_pitches_are_where_the_players_neck_is(meadow_set: Dataset, tmp_path: Path) -> None:
     """Turned up against the end of the neck, down, and as the policy plays: what the actions add up
     to is the simulator's own pitch.
     """
-    quiet: dict[str, Any] = {"processes": 1, "progress": False, "size": (24, 40)}
-    dataset = record(
-        "reverie/Meadow-v0",
-        tmp_path,
-        episodes=0,
-        validation=0,
-        test=2,
-        episode_actions=200,
-        **quiet,
-    )
-    quiet.pop("size")
-    rendered = render(dataset, "test", cache=tmp_path / "frames", **quiet)
+    rendered = render(meadow_set, "test", cache=tmp_path, processes=1, progress=False)
     pitches = rendered.pitches(MEADOW_ACTIONS)
     simulator = Simulator("reverie/Meadow-v0")
-    for episode, first in zip(dataset.split("test"), rendered.boundaries, strict=False):
+    for episode, first in zip(meadow_set.split("test"), rendered.boundaries, strict=False):
         level = simulator.reset(episode.seed, episode.options)["pitch"]
-        for t, vector in enumerate(dataset.actions(episode), start=1):
+        for t, vector in enumerate(meadow_set.actions(episode), start=1):
             info, _ = simulator.step(vector)
             assert info["pitch"] - level == pytest.approx(pitches[first + t], abs=1e-3)
     pitch_deg = 0.0

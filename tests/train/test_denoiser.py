@@ -91,6 +91,12 @@ def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
         sampler.commit([0], frame, noise[1], actions[:, index], [index], signal)
 
 
+def test_the_smallest_batch_trains_with_rollouts_and_larger_steps(forcing: Forcing) -> None:
+    generator = torch.Generator().manual_seed(0)
+    latents = normalise(torch.randn(1, 4, 2, 8))
+    assert forcing.loss(latents, torch.zeros(1, 4, 3), 1.0, generator).isfinite()
+
+
 def test_training_learns_a_world_that_an_action_moves(forcing: Forcing) -> None:
     """Latents shift by one channel when the first action is on: far below what standing still would
     give.

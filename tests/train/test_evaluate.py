@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reverie.core import Action, ActionSpace, ReverieError
-from reverie.data.record import record
+from reverie.data.episode import Dataset
 from reverie.data.render import Rendered, render
 from reverie.engine.runtime import Batch
 from reverie.envs.meadow.sim import MEADOW_ACTIONS
@@ -122,21 +122,10 @@ def test_walking_against_a_wall_is_not_judged() -> None:
     assert measure_walking(runtime, simulator, [Clip(frames, actions)], 1)["walks_judged"] == 0
 
 
-def test_a_replay_draws_what_was_recorded(tmp_path: Path) -> None:
-    dataset = record(
-        "reverie/Meadow-v0",
-        tmp_path,
-        episodes=0,
-        validation=0,
-        test=2,
-        episode_actions=40,
-        processes=1,
-        size=(24, 40),
-        progress=False,
-    )
-    test = render(dataset, "test", cache=tmp_path / "frames", processes=1, progress=False)
+def test_a_replay_draws_what_was_recorded(meadow_set: Dataset, tmp_path: Path) -> None:
+    test = render(meadow_set, "test", cache=tmp_path, processes=1, progress=False)
     clip = draw_clips(test, MEADOW_ACTIONS, 8, 3)[-1]
-    simulator = Replay(dataset)
+    simulator = Replay(meadow_set)
     try:
         again = simulator.play(clip, 4, clip.actions[4:])
     finally:

@@ -14,6 +14,7 @@ tau) (b1 + b2) / 2`.
 
 from __future__ import annotations
 
+import math
 import shutil
 import sysconfig
 from dataclasses import asdict, dataclass
@@ -45,7 +46,7 @@ class ForcingConfig:
     noise_scale: of the noise that play begins a frame with, and rollouts too.
     """
 
-    shortcut_share: float = 0.5
+    shortcut_share: float = 0.25
     shortcuts_from: float = 0.5
     own_share: float = 0.5
     own_from: float = 0.35
@@ -169,7 +170,7 @@ class Forcing:
         context_noise = torch.randn(past.shape, generator=generator, device=past.device)
         context = mix(past, context_noise, context_signal)
 
-        num_shortcuts = round(batch_size * config.shortcut_share)
+        num_shortcuts = math.ceil(batch_size * config.shortcut_share)
         signal, step_size = self._draw_levels(
             batch_size, num_shortcuts, num_frames, generator, clean.device
         )
@@ -240,8 +241,8 @@ class Forcing:
         """Some sequences with their end replaced by what the network itself plays on from there:
         one pass a frame, by the true actions. actions[:, t] led into past[:, t].
         """
-        count, num_frames = round(len(past) * self.config.own_share), past.shape[1]
-        if count == 0 or num_frames < 2:
+        count, num_frames = math.ceil(len(past) * self.config.own_share), past.shape[1]
+        if num_frames < 2:
             return past
         # Spread over the batch, which begins with the sequences that learn larger steps: those are
         # the ones play uses, so they above all must know the network's own frames.

@@ -110,20 +110,24 @@ def train_stage(
     if networks:
         denoiser = networks[1].train().requires_grad_(True)
     else:
-        settings = DenoiserConfig(
-            grid=autoencoder.config.grid,
-            channels=autoencoder.config.channels,
-            action_width=space.told_width,
-            camera_column=len(space.keys) if space.camera_limit else None,
-            camera_tokens=autoencoder.config.grid[1] * space.camera_limit / VIEW_DEG,
-            **SIZES[size].denoiser,
-        )
-        denoiser = Denoiser(settings)
+        denoiser = _new_denoiser(autoencoder.config, space, size)
     # A network that already knows the dynamics learns larger steps and its own frames at once.
     forcing = ForcingConfig(shortcuts_from=0.0, own_from=0.0) if networks else ForcingConfig()
     return train_denoiser(
         out / stage, denoiser, forcing, config, autoencoder, train, validation, space
     )
+
+
+def _new_denoiser(pictures: AutoencoderConfig, space: ActionSpace, size: str) -> Denoiser:
+    settings = DenoiserConfig(
+        grid=pictures.grid,
+        channels=pictures.channels,
+        action_width=space.told_width,
+        camera_column=len(space.keys) if space.camera_limit else None,
+        camera_tokens=pictures.grid[1] * space.camera_limit / VIEW_DEG,
+        **SIZES[size].denoiser,
+    )
+    return Denoiser(settings)
 
 
 def export_run(
