@@ -28,6 +28,7 @@ MISSED = 3
 """A world was measured and misses a threshold."""
 EXTRAS = {
     "av": "video",
+    "cv2": "train",
     "gymnasium": "simulator",
     "huggingface_hub": "hub",
     "jaxtyping": "train",

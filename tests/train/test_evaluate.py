@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import pytest
 
@@ -28,7 +29,7 @@ from reverie.train.evaluate import (
 from reverie.train.probe import Probe, train_probe
 from reverie.train.sheets import contact_sheet, psnr
 from reverie.world import World
-from tests.fakes import FakeRuntime, fake_world
+from tests.fakes import FakeRuntime, fake_config, fake_world
 
 SPACE = ActionSpace(("forward", "back"), 15.0)
 
@@ -68,25 +69,27 @@ def test_turns_are_judged_by_axis_side_and_size() -> None:
 
 
 class Ray:
-    """A simulator and a runtime at once: a panorama that keys move along, but not the deaf ones."""
+    """A simulator and a runtime at once: a panorama along which keys move, pixels a frame."""
 
-    def __init__(self, world: World, deaf: tuple[str, ...] = ()) -> None:
-        self.world, self.deaf = world, deaf
-        rng = np.random.default_rng(0)
+    WAYS: ClassVar = {"forward": 4, "back": -4, "left": -8, "right": 8}
+
+    def __init__(self, world: World, **ways: int) -> None:
+        self.world, self.ways = world, self.WAYS | ways
         height, width, _ = world.config.frame_shape
-        self.wide = rng.integers(0, 255, (height, 40 * width, 3)).astype(np.uint8)
+        rng = np.random.default_rng(0)
+        coarse = rng.integers(0, 255, (height // 8, 5 * width, 3)).astype(np.uint8)
+        self.wide = cv2.resize(coarse, (40 * width, height), interpolation=cv2.INTER_CUBIC)
         self.at = 0
+
+    def move(self, action: np.ndarray) -> np.ndarray:
+        self.at += sum(
+            self.ways.get(k, 0) for k in self.world.config.action_space.decode(action).keys
+        )
+        return self.frame()
 
     def frame(self) -> np.ndarray:
         width = self.world.config.width
-        return self.wide[:, 20 * width + self.at : 21 * width + self.at]
-
-    def move(self, action: np.ndarray) -> np.ndarray:
-        space = self.world.config.action_space
-        ways = {"forward": 3, "back": -3, "left": -5, "right": 5}
-        held = space.decode(action).keys - set(self.deaf)
-        self.at += sum(ways.get(key, 0) for key in held)
-        return self.frame()
+        return np.ascontiguousarray(self.wide[:, 20 * width + self.at : 21 * width + self.at])
 
     def prefill(self, *_: object, **__: object) -> None:
         self.at = 0
@@ -98,28 +101,48 @@ class Ray:
         self.at = 0
         return np.stack([self.move(action) for action in actions])
 
+    def clip(self) -> Clip:
+        config, self.at = self.world.config, 0
+        actions = np.zeros((config.context, config.action_space.width), np.float32)
+        return Clip(self.frame()[None].repeat(config.context, 0), actions)
 
-@pytest.mark.parametrize(("deaf", "share"), [((), 1.0), (("forward",), 0.0)])
-def test_walking_is_judged_against_the_simulators_own(deaf: tuple[str, ...], share: float) -> None:
-    world = fake_world()
-    config = world.config
-    frames = np.zeros((config.context, *config.frame_shape), np.uint8)
-    actions = np.zeros((config.context, config.action_space.width), np.float32)
-    clips = [Clip(frames, actions)] * 2
-    runtime: Any = Ray(world, deaf)
+
+@pytest.mark.parametrize(("forward", "share"), [(4, 1.0), (2, 1.0), (0, 0.0), (-4, 0.0)])
+def test_walking_is_judged_by_how_the_picture_moves(forward: int, share: float) -> None:
+    world = fake_world(fake_config(96, 64))
+    runtime: Any = Ray(world, forward=forward)
     simulator: Any = Ray(world)
-    found = measure_walking(runtime, simulator, clips, 1)
-    assert found == {"walks_forward": share, "walks_judged": 1.0}
+    found = measure_walking(runtime, simulator, [runtime.clip()] * 2, 1)
+    assert found["walks_forward"] == share
+    assert [found[f"walks_{way}"] for way in ("back", "left", "right")] == [1, 1, 1]
+    assert found["walks_judged"] == 1
 
 
-def test_walking_against_a_wall_is_not_judged() -> None:
-    world = fake_world()
-    config = world.config
-    frames = np.zeros((config.context, *config.frame_shape), np.uint8)
-    actions = np.zeros((config.context, config.action_space.width), np.float32)
-    runtime: Any = Ray(world)
-    simulator: Any = Ray(world, ("forward",))
-    assert measure_walking(runtime, simulator, [Clip(frames, actions)], 1)["walks_judged"] == 0
+def test_the_speed_of_walking_is_relative_to_the_simulators() -> None:
+    world = fake_world(fake_config(96, 64))
+    runtime: Any = Ray(world, forward=2, back=-2, left=-4, right=4)
+    simulator: Any = Ray(world)
+    found = measure_walking(runtime, simulator, [runtime.clip()], 1)
+    assert found["walk_speed_ratio"] == pytest.approx(0.5, abs=0.05)
+    assert found["walks_forward"] == 1
+
+
+def test_walking_sideways_is_not_forward() -> None:
+    world = fake_world(fake_config(96, 64))
+    runtime: Any = Ray(world, forward=8)
+    simulator: Any = Ray(world)
+    assert measure_walking(runtime, simulator, [runtime.clip()], 1)["walks_forward"] == 0
+
+
+def test_walking_against_a_wall_is_not_judged_and_does_not_compete() -> None:
+    world = fake_world(fake_config(96, 64))
+    runtime: Any = Ray(world, back=-1)
+    simulator: Any = Ray(world, forward=0)
+    found = measure_walking(runtime, simulator, [runtime.clip()], 1)
+    assert np.isnan(found["walks_forward"])
+    assert found["walks_judged"] == 0.75
+    slow: Any = Ray(world, right=3)  # nearer to standing still than to the simulator's 8
+    assert measure_walking(slow, simulator, [runtime.clip()], 1)["walks_right"] == 1
 
 
 def test_a_replay_draws_what_was_recorded(meadow_set: Dataset, tmp_path: Path) -> None:

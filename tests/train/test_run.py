@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie.core import ReverieError
-from reverie.train.run import Run, RunConfig, load_checkpoint
+from reverie.train.run import Run, RunConfig, load_checkpoint, load_weights
 
 CONFIG = RunConfig(steps=12, batch_size=1, warmup_steps=3, save_every_s=1e9, log_every_s=0.0)
 
@@ -84,6 +84,17 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path: Path) -> None:
     train(make_run(tmp_path))
     with pytest.raises(ReverieError, match="other settings \\(width\\)"):
         make_run(tmp_path, {"width": 3})
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    train(make_run(tmp_path))
+    with pytest.raises(ReverieError, match="another version of the network"):
+        load_weights(nn.Linear(3, 1), load_checkpoint(tmp_path)["average"], tmp_path)
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del saved["network"]["bias"]
+    torch.save(saved, tmp_path / "checkpoint.pt")
+    with pytest.raises(ReverieError, match="another version of the network"):
+        make_run(tmp_path)
 
 
 def test_a_missing_or_damaged_checkpoint_is_one_line(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from reverie.data.render import Rendered
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig, to_frames, to_pixels
 from reverie.train import parallel
-from reverie.train.run import Run, RunConfig, load_checkpoint, pick_device
+from reverie.train.run import Run, RunConfig, load_checkpoint, load_weights, pick_device
 from reverie.train.sheets import psnr, write_sheet
 
 LATENT_NOISE = 0.1
@@ -78,7 +78,7 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     """The averaged network of a run, ready for use. Raises ReverieError where there is none."""
     state = load_checkpoint(folder)
     network = Autoencoder(AutoencoderConfig(**state["settings"]["autoencoder"]))
-    network.load_state_dict(state["average"])
+    load_weights(network, state["average"], folder)
     return network.eval().requires_grad_(False)
 
 

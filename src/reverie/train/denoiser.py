@@ -33,7 +33,7 @@ from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import Sampler
 from reverie.train import parallel
 from reverie.train.autoencoder import decode_frames, encode_all
-from reverie.train.run import Run, RunConfig, load_checkpoint, pick_device
+from reverie.train.run import Run, RunConfig, load_checkpoint, load_weights, pick_device
 from reverie.train.sheets import psnr, write_sheet
 
 
@@ -50,7 +50,7 @@ class ForcingConfig:
     shortcuts_from: float = 0.5
     own_share: float = 0.5
     own_from: float = 0.35
-    context_signal: float = 0.9
+    context_signal: float = 0.8
     least_context_signal: float = 0.5
     noise_scale: float = 1.2
 
@@ -281,7 +281,7 @@ def load_denoiser(folder: Path) -> Denoiser:
     """The averaged network of a run, ready for use. Raises ReverieError where there is none."""
     state = load_checkpoint(folder)
     network = Denoiser(DenoiserConfig(**state["settings"]["denoiser"]))
-    network.load_state_dict(state["average"])
+    load_weights(network, state["average"], folder)
     return network.eval().requires_grad_(False)
 
 

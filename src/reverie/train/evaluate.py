@@ -23,6 +23,7 @@ from reverie.engine.runtime import Batch, Runtime
 from reverie.model.autoencoder import Autoencoder
 from reverie.model.weights import load_networks
 from reverie.train.autoencoder import decode_frames, encode_frames
+from reverie.train.motion import motion, speed_along
 from reverie.train.probe import Probe, train_probe
 from reverie.train.sheets import psnr, write_sheet
 from reverie.world import World
@@ -42,11 +43,13 @@ TURNS = {
     "down": (0.0, TURN_DEGREES),
     "up": (0.0, -TURN_DEGREES),
 }
+WAYS = ("forward", "back", "left", "right")
 THRESHOLDS = {
     "reconstruction_psnr": 26.0,
     "next_frame_margin": 3.0,
     "turns_obeyed": 0.95,
     "walks_forward": 0.8,
+    "walk_speed_ratio": 0.75,
     "collapsed": 0.0,
 }
 
@@ -248,24 +251,37 @@ def measure_turns(
 def measure_walking(
     runtime: Runtime, simulator: Replay, clips: list[Clip], num_steps: int
 ) -> dict[str, Any]:
-    """Walk forward from every clip: do the last frames look most like the simulator's of walking
-    forward, among those of standing still and of walking every way? Judged where the simulator is
-    not blocked.
+    """Walk every way from every clip, in the world and in the simulator: does the picture move as
+    the simulator's does? Right, as for turns, is a quarter of its speed along its motion, and no
+    other way's motion nearer. Judged where the simulator is not blocked. Speeds are of all ways.
     """
     space, context = runtime.world.config.action_space, runtime.world.config.context
-    ways = [()] + [(key,) for key in ("forward", "back", "left", "right") if key in space.keys]
-    found = []
-    for clip in track(clips, "walking forward"):
-        held = [_held(space, Action(keys), clip, context) for keys in ways]
-        truths = [simulator.play(clip, context, actions) for actions in held]
-        still, forward = truths[0], truths[1]
-        if mean_square(still[-1], forward[-1]) >= MOVING_MSE:
-            frames = play(runtime, clip, held[1], num_steps)
-            distances = [mean_square(frames[-3:], truth[-3:]) for truth in truths]
-            found.append(int(np.argmin(distances)) == 1)
+    ways = [key for key in WAYS if key in space.keys]
+    rights: dict[str, list[bool]] = {way: [] for way in ways}
+    speeds = []
+    for clip in track(clips, "walking"):
+        first = clip.frames[context - 1 : context]
+        held = {way: _held(space, Action({way}), clip, context) for way in ways}
+        still = simulator.play(clip, context, _held(space, Action(), clip, context))
+        truths = {way: simulator.play(clip, context, held[way]) for way in ways}
+        moves = {
+            way: motion(np.concatenate([first, frames]))
+            for way, frames in truths.items()
+            if mean_square(still[-1], frames[-1]) >= MOVING_MSE
+        }
+        for way, expected in moves.items():
+            moved = motion(np.concatenate([first, play(runtime, clip, held[way], num_steps)]))
+            distances = {other: np.square(moved - move).sum() for other, move in moves.items()}
+            speeds.append(speed_along(moved, expected))
+            nearest = min(distances, key=lambda other: distances[other])
+            rights[way].append(nearest == way and speeds[-1] > 0.25)
     return {
-        "walks_forward": round(float(np.mean(found)), 4) if found else float("nan"),
-        "walks_judged": round(len(found) / len(clips), 4),
+        **{
+            f"walks_{way}": round(float(np.mean(found)), 4) if found else float("nan")
+            for way, found in rights.items()
+        },
+        "walk_speed_ratio": round(float(np.median(speeds)), 3) if speeds else float("nan"),
+        "walks_judged": round(len(speeds) / len(ways) / len(clips), 4),
     }
 
 

@@ -216,7 +216,7 @@ class Run:
                 f"{self.folder} was trained with other settings ({', '.join(changed)}); "
                 "use another folder or the same settings"
             )
-        self.network.load_state_dict(state["network"])
+        load_weights(self.network, state["network"], self.folder)
         device = next(self.network.parameters()).device
         self.ema.weights = {name: value.to(device) for name, value in state["average"].items()}
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -245,6 +245,17 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
     except Exception as error:
         raise ReverieError(
             f"{file} cannot be read ({type(error).__name__}); delete it to start over"
+        ) from None
+
+
+def load_weights(network: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    """Put weights of a run's checkpoint into a network. Raises ReverieError where it has others."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError:
+        raise ReverieError(
+            f"{folder} was trained by another version of the network, with other weights; "
+            "train in another folder"
         ) from None
 
 
