@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from reverie.client import LocalWorld, load
+from reverie.codec.video import write_video
 from reverie.core import Action, ReverieError
-from reverie.generate import generate, parse_script, read_script, write_video
+from reverie.generate import generate, parse_script, read_script
 from tests.fakes import SPACE
 
 

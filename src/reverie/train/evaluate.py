@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
+from reverie.codec.video import write_video
 from reverie.core import Action, ActionSpace, ReverieError
 from reverie.data.episode import Dataset
 from reverie.data.render import FRAMES_FOLDER, Rendered, open_simulator, render
@@ -25,6 +26,7 @@ from reverie.model.weights import load_networks
 from reverie.train.autoencoder import decode_frames, encode_frames
 from reverie.train.motion import motion, speed_along
 from reverie.train.probe import Probe, train_probe
+from reverie.train.report import write_page
 from reverie.train.sheets import psnr, write_sheet
 from reverie.world import World
 
@@ -102,8 +104,8 @@ def evaluate(
     probe_steps: int = 1500,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure a world on the test split of its data set; writes `report.json` and contact sheets
-    into `out`.
+    """Measure a world on the test split of its data set; writes a report, as JSON and as one page,
+    and the contact sheets and film that are in it, into `out`.
     """
     from reverie.engine.runtimes.onnx import OnnxRuntime
 
@@ -147,8 +149,21 @@ def evaluate(
         if name in report
         and not (report[name] <= least if name == "collapsed" else report[name] >= least)
     )
-    (out / f"report_{num_steps}.json").write_text(json.dumps(report, indent=2) + "\n")
+    _write_report(out, report, num_steps)
     return report
+
+
+def _write_report(out: Path, report: dict[str, Any], num_steps: int) -> None:
+    """As JSON, and as a page with the films and sheets that lie beside it."""
+    (out / f"report_{num_steps}.json").write_text(json.dumps(report, indent=2) + "\n")
+    obeys = "Turning right, left, down, up, walking forward: the simulator above, generated below."
+    shown = [
+        ("The first of the long plays.", out / f"minute_{num_steps}.mp4"),
+        ("Ten moments of each long play.", out / f"minute_{num_steps}.jpg"),
+        (obeys, out / f"obeys_{num_steps}.jpg"),
+        ("Recorded play above, the same actions below.", out / f"rollouts_{num_steps}.jpg"),
+    ]
+    write_page(out / f"report_{num_steps}.html", report, THRESHOLDS, shown)
 
 
 def draw_clips(rendered: Rendered, space: ActionSpace, length: int, count: int) -> list[Clip]:
@@ -330,12 +345,13 @@ def measure_long_play(
     num_episodes: int = 4,
 ) -> dict[str, Any]:
     """Play on for a minute by the actions of held-out episodes; does the picture stay like a real
-    one?
+    one? Writes a contact sheet and a film. long_play: statistics of each five seconds, as shares of
+    real frames', averaged over the episodes.
     """
     fps, context = runtime.world.config.fps, runtime.world.config.context
     length = round(play_s * fps)
     real = picture_statistics(test.frames[:: max(1, len(test.frames) // 400)])
-    rows, collapsed, late = [], 0, []
+    rows, collapsed, courses = [], 0, []
     for number in track(range(num_episodes), f"playing {play_s:.0f} s"):
         episode = number * test.num_episodes // num_episodes
         first, end = test.boundaries[episode], test.boundaries[episode + 1]
@@ -344,10 +360,13 @@ def measure_long_play(
         actions = np.concatenate([own] * (1 + length // len(own)))[:length]
         frames = play(runtime, clip, actions, num_steps, seed + number)
         rows.append(frames[np.linspace(0, length - 1, 10).astype(int)])
-        statistics = picture_statistics(frames[-5 * fps :])
-        late.append(statistics)
-        collapsed += is_collapsed(statistics, real)
+        windows = range(0, max(1, length - 5 * fps + 1), 5 * fps)
+        courses.append([picture_statistics(frames[i : i + 5 * fps]) for i in windows])
+        collapsed += is_collapsed(picture_statistics(frames[-5 * fps :]), real)
+        if number == 0:
+            write_video(out / f"minute_{num_steps}.mp4", iter(frames), fps)
     write_sheet(out / f"minute_{num_steps}.jpg", rows)
+    late = [course[-1] for course in courses]
     return {
         "collapsed": collapsed / num_episodes,
         "detail_ratio_late": round(float(np.mean([s["detail"] for s in late]) / real["detail"]), 3),
@@ -356,6 +375,14 @@ def measure_long_play(
         ),
         "variety_late": round(float(np.mean([s["variety"] for s in late])), 2),
         "variety_real": round(real["variety"], 2),
+        "long_play": [
+            {"second": 5 * (i + 1)}
+            | {
+                name: round(float(np.mean([w[name] for w in window])) / real[name], 3)
+                for name in real
+            }
+            for i, window in enumerate(zip(*courses, strict=True))
+        ],
     }
 
 
