@@ -157,84 +157,87 @@ def test_snapshots_of_other_weights_are_refused(tiny_world: World, tmp_path: Pat
         runtime.restore(0, b"hello")
 
 
-def reference(world: World, num_frames: int, num_steps: int) -> list[np.ndarray]:
-    """The same session in plain numpy on the world's weights, with caches that are lists of frames.
+def normalise(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+
+
+def heads(x: np.ndarray) -> np.ndarray:
+    return x.reshape(TOKENS, HEADS, -1).transpose(1, 0, 2)
+
+
+class Reference:
+    """One session in plain numpy on the world's weights, with caches that are lists of frames.
 
     Written from the description of the graphs and the sampler, not from the runtime.
     """
-    w = {k: v.astype(np.float64) for k, v in load_file(world.path / "model.safetensors").items()}
-    frequencies = np.array(world.config.denoiser["frequencies"])
-    past: list[list[tuple[np.ndarray, np.ndarray]]] = []
-    remembered: list[np.ndarray] = []  # every action since the session began
 
-    def look(action: np.ndarray) -> tuple[float, float]:
+    def __init__(self, world: World) -> None:
+        weights = load_file(world.path / "model.safetensors")
+        self.weights = {name: value.astype(np.float64) for name, value in weights.items()}
+        self.frequencies = np.array(world.config.denoiser["frequencies"])
+        self.past: list[list[tuple[np.ndarray, np.ndarray]]] = []
+        self.actions: list[np.ndarray] = []  # every one since the session began
+        clip = world.find_start()
+        for i in range(CONTEXT):
+            patches = clip.frames[i].reshape(2, 4, 2, 4, 3).transpose(0, 2, 1, 3, 4).reshape(4, 48)
+            latents = normalise(patches / 255 @ self.weights["autoencoder.encode"])
+            self.remember(latents, clip.actions[i], i - CONTEXT)
+
+    def look(self, action: np.ndarray) -> tuple[float, float]:
         """Row and column that the camera looks at after this action, in tokens of 2 per limit."""
         pitch = column = 0.0
-        for acted in [*remembered, action]:
+        for acted in [*self.actions, action]:
             pitch = min(max(pitch + 15.0 * float(acted[9]), -90.0), 90.0)
             column += 2.0 * float(acted[8])
         return 2.0 * pitch / 15.0, column
 
-    def normalise(x: np.ndarray) -> np.ndarray:
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-
-    def heads(x: np.ndarray) -> np.ndarray:
-        return x.reshape(TOKENS, HEADS, -1).transpose(1, 0, 2)
-
     def denoise(
-        z: np.ndarray, signal: float, step: float, action: np.ndarray, t: int
+        self, z: np.ndarray, signal: float, step: float, action: np.ndarray, t: int
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
-        row, column = look(action)
+        w = self.weights
+        row, column = self.look(action)
         told = np.append(action, row / 2.0)
         condition = np.array([signal, step]) @ w["denoiser.levels"] + told @ w["denoiser.action"]
         x = z @ w["denoiser.embed"] + condition
-        phases = np.array([row, column, t]) @ frequencies
+        phases = np.array([row, column, t]) @ self.frequencies
         made = []
-        zero = np.zeros((HEADS, (CONTEXT - len(past)) * TOKENS, 4))
+        zero = np.zeros((HEADS, (CONTEXT - len(self.past)) * TOKENS, 4))
         for i in range(2):
             q, k, v = (heads(x @ w[f"denoiser.{part}.{i}"]) for part in "qkv")
             k = k + np.cos(phases) - np.sin(phases)
-            keys = np.concatenate([zero, *(frame[i][0] for frame in past), k], 1)
-            values = np.concatenate([zero, *(frame[i][1] for frame in past), v], 1)
+            keys = np.concatenate([zero, *(frame[i][0] for frame in self.past), k], 1)
+            values = np.concatenate([zero, *(frame[i][1] for frame in self.past), v], 1)
             scores = np.exp(q @ keys.transpose(0, 2, 1))
             mixed = (scores / scores.sum(-1, keepdims=True)) @ values
             x = x + np.tanh(mixed.transpose(1, 0, 2).reshape(TOKENS, -1) @ w[f"denoiser.o.{i}"])
             made.append((k, v))
         return x @ w["denoiser.unembed"], made
 
-    def remember(z: np.ndarray, action: np.ndarray, t: int) -> None:
+    def remember(self, z: np.ndarray, action: np.ndarray, t: int) -> None:
         drawn = noise(7, t, 1, (TOKENS, CHANNELS))
-        _, made = denoise(0.9 * normalise(z) + 0.1 * drawn, 0.9, 0.125, action, t)
-        past.append(made)
-        remembered.append(action)
-        del past[:-CONTEXT]
+        _, made = self.denoise(0.9 * normalise(z) + 0.1 * drawn, 0.9, 0.125, action, t)
+        self.past.append(made)
+        self.actions.append(action)
+        del self.past[:-CONTEXT]
 
-    clip = world.find_start()
-    for i in range(CONTEXT):
-        patches = clip.frames[i].reshape(2, 4, 2, 4, 3).transpose(0, 2, 1, 3, 4).reshape(4, 48)
-        latents = normalise(patches / 255 @ w["autoencoder.encode"])
-        remember(latents, clip.actions[i], i - CONTEXT)
-    pictures = []
-    for t in range(num_frames):
+    def draw(self, t: int, num_steps: int) -> np.ndarray:
         z = 1.25 * noise(7, t, 0, (TOKENS, CHANNELS)).astype(np.float64)
         for k in range(num_steps):
             signal = k / num_steps
-            clean, _ = denoise(z, signal, 1 / num_steps, SCRIPT[t], t)
+            clean, _ = self.denoise(z, signal, 1 / num_steps, SCRIPT[t], t)
             z = z + (clean - z) / (1 - signal) / num_steps
-        patches = 255 / (1 + np.exp(-z @ w["autoencoder.decode"]))
-        picture = patches.reshape(2, 2, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(8, 8, 3)
-        pictures.append(picture)
-        remember(z, SCRIPT[t], t)
-    return pictures
+        self.remember(z, SCRIPT[t], t)
+        patches = 255 / (1 + np.exp(-z @ self.weights["autoencoder.decode"]))
+        return patches.reshape(2, 2, 4, 4, 3).transpose(0, 2, 1, 3, 4).reshape(8, 8, 3)
 
 
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_it_agrees_with_plain_numpy(tiny_world: World, num_steps: int) -> None:
     runtime = ready(tiny_world)
     begin(runtime)
-    pictures = play(runtime, 12, num_steps=num_steps)
-    for picture, expected in zip(pictures, reference(tiny_world, 12, num_steps), strict=True):
-        np.testing.assert_allclose(picture, expected, atol=0.6)
+    reference = Reference(tiny_world)
+    for t, picture in enumerate(play(runtime, 12, num_steps=num_steps)):
+        np.testing.assert_allclose(picture, reference.draw(t, num_steps), atol=0.6)
 
 
 def test_the_cache_is_read_where_it_lies(tiny_world: World) -> None:
