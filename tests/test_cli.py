@@ -14,6 +14,7 @@ import pytest
 
 from reverie import cli, server, world
 from reverie.core import ReverieError
+from reverie.train.evaluate import FULL, QUICK
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -319,8 +320,10 @@ def test_evaluate_fails_where_a_threshold_is_missed(
     arguments = ("evaluate", "meadow", "--data", "d", "--out", "o", "--steps", "2")
     given = run(capsys, *arguments, "--json")
     assert (given[0], json.loads(given[1])) == (code, report)
-    assert calls[0][1]["num_steps"] == 2
+    assert calls[0][1] == {"num_steps": 2, "effort": FULL}
     assert "turns_obeyed" in run(capsys, *arguments)[1]
+    run(capsys, *arguments, "--quick")
+    assert calls[-1][1]["effort"] == QUICK
 
 
 def test_evaluate_refuses_steps_the_world_does_not_know(

@@ -10,8 +10,13 @@ import pytest
 
 from reverie.train.report import write_page
 from reverie.train.sheets import write_sheet
+from reverie.train.thresholds import Threshold
 
-THRESHOLDS = {"next_frame_margin": 3.0, "turns_obeyed": 0.95, "collapsed": 0.0}
+THRESHOLDS = {
+    "next_frame_margin": Threshold(3),
+    "turns_obeyed": Threshold(0.95),
+    "collapsed": Threshold(0, at_most=True),
+}
 REPORT = {
     "world": "<meadow>",
     "denoising_steps": 1,
@@ -31,13 +36,13 @@ def test_a_page_holds_figures_verdicts_pictures_and_needs_nothing_else(tmp_path:
     shown = [("A sheet & more", sheet), ("A film", gone)]
     write_page(tmp_path / "page.html", REPORT, THRESHOLDS, shown)
     page = (tmp_path / "page.html").read_text()
-    assert "&lt;meadow&gt;, one denoising step a frame" in page
+    assert "&lt;meadow&gt;, measured" in page
     assert "Misses 2 of 3 thresholds." in page
     rows = re.findall("<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td>.*?>(met|missed)<", page)
     assert rows == [
         ("the same, over repeating the last frame, dB", "3.5", "at least 3", "met"),
         ("turns, worst way", "0.9", "at least 0.95", "missed"),
-        ("long play that collapses", "0.25", "at most 0", "missed"),
+        ("long plays that collapse", "0.25", "at most 0", "missed"),
     ]
     assert "A sheet &amp; more" in page
     assert page.count("data:image/jpeg;base64,") == 1
@@ -52,10 +57,24 @@ def test_the_same_report_makes_the_same_page(tmp_path: Path) -> None:
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
 
 
-@pytest.mark.parametrize(("missed", "said"), [([], "Every threshold is met."), (["x"], "Misses 1")])
-def test_the_page_says_what_is_missed(tmp_path: Path, missed: list[str], said: str) -> None:
-    report = {"world": "w", "denoising_steps": 4, "missed": missed}
+def test_other_numbers_of_steps_stand_beside(tmp_path: Path) -> None:
+    other = {"world": "w", "denoising_steps": 4, "turns_obeyed": 0.97}
+    write_page(tmp_path / "page.html", REPORT, THRESHOLDS, [], [other])
+    page = (tmp_path / "page.html").read_text()
+    assert "<th>steps: 1</th><th>steps: 4</th>" in page
+    assert "<td>turns, worst way</td><td>0.9</td><td>0.97</td><td>at least 0.95</td>" in page
+    assert "<td>3.5</td><td></td><td>at least 3</td>" in page  # not in the other report
+
+
+@pytest.mark.parametrize(
+    ("missed", "said"),
+    [([], "Every threshold is met."), (["turns_obeyed"], "Misses 1 of 1 thresholds.")],
+)
+def test_the_page_says_what_is_missed_and_what_was_not_measured(
+    tmp_path: Path, missed: list[str], said: str
+) -> None:
+    report = {"world": "w", "denoising_steps": 4, "turns_obeyed": 1.0, "missed": missed}
     write_page(tmp_path / "page.html", report, THRESHOLDS, [])
     page = (tmp_path / "page.html").read_text()
     assert said in page
-    assert "w, 4 denoising steps a frame" in page
+    assert "Not measured: the same, over repeating the last frame, dB, long plays" in page

@@ -8,6 +8,7 @@ asked for: it then offers `env.unwrapped.advance(action) -> info` beside `render
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import inspect
@@ -112,6 +113,16 @@ class Simulator:
         except DependencyNotInstalled as error:
             reason = str(error).splitlines()[0]
             raise ReverieError(f"environment {self.env_id!r} cannot draw: {reason}") from None
+
+    def clone(self) -> Simulator | None:
+        """An independent copy at the same moment, where the environment offers `clone`."""
+        copied = getattr(self._env.unwrapped, "clone", None)
+        if copied is None:
+            return None
+        other = copy.copy(self)
+        other._env = copied()
+        other._advance = _silent_step(other._env)
+        return other
 
     def close(self) -> None:
         self._env.close()

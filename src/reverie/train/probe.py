@@ -7,6 +7,7 @@ whether a world obeys. It never sees a generated frame in training.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -73,6 +74,13 @@ class Probe(nn.Module):
         output = torch.cat(parts)
         camera = output[:, :2] * self.action_space.camera_limit
         return Reading(camera.numpy(), output[:, 2:].sigmoid().numpy())
+
+
+def load_probe(file: Path, action_space: ActionSpace, frame_shape: tuple[int, int, int]) -> Probe:
+    """A trained probe for pictures of this shape, [h, w, 3], from its weights."""
+    probe = Probe(action_space, *frame_shape[:2])
+    probe.load_state_dict(torch.load(file, weights_only=True))
+    return probe.eval()
 
 
 def _pixels(frames: NDArray[np.uint8]) -> Float[Tensor, "b 3 h w"]:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reverie.train.thresholds import Threshold
+
 LABELS = {
     "reconstruction_psnr": "reconstruction, PSNR in dB",
     "next_frame_psnr": "next frame after a true past, PSNR in dB",
@@ -20,19 +22,36 @@ LABELS = {
     "turns_down": "turns down",
     "turns_up": "turns up",
     "turns_obeyed": "turns, worst way",
-    "turns_judged": "moments at which turns could be judged",
+    "turns_judged": "share of turns that could be judged",
     "turn_angle_ratio": "angle turned over the simulator's",
+    "turn_angle_error": "how far that is from one",
     "walks_forward": "walks forward",
     "walks_back": "walks back",
     "walks_left": "walks left",
     "walks_right": "walks right",
+    "jumps": "jumps",
+    "keys_obeyed": "walks and jumps, worst key",
+    "walks_judged": "share of walks and jumps that could be judged",
     "walk_speed_ratio": "speed of walking over the simulator's",
-    "walks_judged": "moments at which walking could be judged",
-    "collapsed": "long play that collapses",
-    "detail_ratio_late": "detail at its end, of real frames'",
-    "contrast_ratio_late": "contrast at its end, of real frames'",
-    "variety_late": "variety at its end, grey levels",
-    "variety_real": "variety of real frames, grey levels",
+    "breaks": "breaks what the simulator breaks",
+    "breaks_judged": "moments of breaking judged",
+    "places": "places what the simulator places",
+    "places_judged": "moments of placing judged",
+    "memory_circle": "once around in 4 s: PSNR of the view over another place's, dB",
+    "memory_away": "away and back in 2 s: the same, dB",
+    "memory_margin": "memory, the worse of both, dB",
+    "flicker_levels": "standing still: change a frame, grey levels",
+    "flicker_ratio": "the same over the simulator's, one level being the least",
+    "collapsed": "long plays that collapse",
+    "detail_ratio_late": "detail at their end, of real frames'",
+    "contrast_ratio_late": "contrast at their end, of real frames'",
+    "drift_early": "distance to real frames at a hundredth of long play",
+    "drift_middle": "the same at a tenth",
+    "drift_late": "the same at its end",
+    "drift_floor": "what as many real windows stay below",
+    "drift_ratio": "drift, end over beginning",
+    "first_attempt": "seeds that pass every check of play at once",
+    "attempts": "seeds tried",
 }
 TYPES = {".jpg": "image/jpeg", ".mp4": "video/mp4"}
 PAGE = """<!doctype html>
@@ -56,7 +75,7 @@ figcaption {{ opacity: .75; }}
 <h1>{title}</h1>
 <p>{summary}</p>
 <table>
-<tr><th>measure</th><th>measured</th><th>wanted</th><th></th></tr>
+<tr><th>measure</th>{columns}<th>wanted</th><th></th></tr>
 {rows}
 </table>
 {figures}
@@ -67,21 +86,24 @@ figcaption {{ opacity: .75; }}
 def write_page(
     file: Path,
     report: Mapping[str, Any],
-    thresholds: Mapping[str, float],
+    thresholds: Mapping[str, Threshold],
     shown: Sequence[tuple[str, Path]],
+    others: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """report: as `evaluate` returns it. shown: captions and files, JPEG or MP4, that go into the
-    page; a file that is not there is left out.
+    page; a file that is not there is left out. others: reports of the same world at other numbers
+    of denoising steps, shown beside.
     """
-    missed = report["missed"]
+    judged = [name for name in thresholds if name in report]
     summary = "Every threshold is met."
-    if missed:
-        summary = f"Misses {len(missed)} of {len(thresholds)} thresholds."
-    title = f"{report['world']}, {report['denoising_steps']} denoising steps a frame"
-    if report["denoising_steps"] == 1:
-        title = f"{report['world']}, one denoising step a frame"
+    if report["missed"]:
+        summary = f"Misses {len(report['missed'])} of {len(judged)} thresholds."
+    if unknown := [LABELS.get(name, name) for name in thresholds if name not in report]:
+        summary += f" Not measured: {', '.join(unknown)}."
+    columns = [report, *others]
+    heads = [f"<th>steps: {column['denoising_steps']}</th>" for column in columns]
     rows = [
-        _row(label, report[name], thresholds.get(name), name in missed, name == "collapsed")
+        _row(label, [column.get(name) for column in columns], thresholds.get(name))
         for name, label in LABELS.items()
         if name in report
     ]
@@ -89,17 +111,23 @@ def write_page(
     if report.get("long_play"):
         figures.insert(0, _plot(report["long_play"]))
     text = PAGE.format(
-        title=html.escape(title), summary=summary, rows="\n".join(rows), figures="\n".join(figures)
+        title=html.escape(f"{report['world']}, measured"),
+        summary=html.escape(summary),
+        columns="".join(heads),
+        rows="\n".join(rows),
+        figures="\n".join(figures),
     )
     file.write_text(text, "utf-8")
 
 
-def _row(label: str, value: float, wanted: float | None, missed: bool, at_most: bool) -> str:
+def _row(label: str, values: Sequence[float | None], threshold: Threshold | None) -> str:
+    cells = "".join(f"<td>{'' if value is None else f'{value:g}'}</td>" for value in values)
     bound, verdict = "", ""
-    if wanted is not None:
-        bound = f"{'at most' if at_most else 'at least'} {wanted:g}"
-        verdict = '<span class="missed">missed</span>' if missed else '<span class="met">met</span>'
-    return f"<tr><td>{label}</td><td>{value:g}</td><td>{bound}</td><td>{verdict}</td></tr>"
+    if threshold is not None and values[0] is not None:
+        bound = str(threshold)
+        word = "met" if threshold.is_met_by(values[0]) else "missed"
+        verdict = f'<span class="{word}">{word}</span>'
+    return f"<tr><td>{label}</td>{cells}<td>{bound}</td><td>{verdict}</td></tr>"
 
 
 def _figure(caption: str, path: Path) -> str:

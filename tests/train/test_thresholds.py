@@ -1,0 +1,62 @@
+"""Thresholds: from the card, as written there; and what is missed."""
+
+from __future__ import annotations
+
+import pytest
+
+from reverie.core import ReverieError
+from reverie.train.thresholds import RELEASE, Threshold, missed, read_thresholds
+
+CARD = """---
+license: apache-2.0
+thresholds:
+  next_frame_margin: ">= 6"
+  drift_ratio: "<=1.5"
+---
+# A world
+"""
+
+
+def test_thresholds_are_read_off_the_card() -> None:
+    expected = {"next_frame_margin": Threshold(6), "drift_ratio": Threshold(1.5, at_most=True)}
+    assert read_thresholds(CARD) == expected
+    assert read_thresholds(CARD.replace("\n", "\r\n")) == expected
+
+
+@pytest.mark.parametrize("card", ["", "# A world\n---\na: 1\n---\n", "---\nlicense: mit\n---\n"])
+def test_a_card_may_have_none(card: str) -> None:
+    assert read_thresholds(card) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("thresholds: 3", "expected lines of name"),
+        ("thresholds: {a: 3}", 'threshold a of the card is 3; expected such as ">= 0.95"'),
+        ('thresholds: {a: "> 3"}', "threshold a"),
+        ('thresholds: {a: ">= 1.2.3"}', "threshold a"),
+        ("thresholds: {a", "does not begin with YAML"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(line: str, said: str) -> None:
+    with pytest.raises(ReverieError, match=said) as error:
+        read_thresholds(f"---\n{line}\n---\n")
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_missed() -> None:
+    thresholds = {"a": Threshold(1), "b": Threshold(1, at_most=True), "c": Threshold(1)}
+    assert missed({"a": 1, "b": 1, "c": 1}, thresholds) == []
+    assert missed({"c": 0.9, "b": 1.1, "a": 0.9}, thresholds) == ["a", "b", "c"]
+    assert missed({"a": float("nan")}, thresholds) == ["a"]
+    assert missed({}, thresholds) == []
+
+
+def test_a_release_is_held_to_every_row_of_the_table() -> None:
+    assert len(RELEASE) == 13
+    assert {name for name, threshold in RELEASE.items() if threshold.at_most} == {
+        "turn_angle_error",
+        "flicker_ratio",
+        "collapsed",
+        "drift_ratio",
+    }
