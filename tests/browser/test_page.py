@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from reverie.codec import JpegCodec
 from reverie.core import ReverieError
 from reverie.engine import Engine
 from reverie.server import SocketLimits
@@ -252,6 +255,38 @@ def test_another_start_can_be_chosen(served: Any, open_page: OpenPage):
     assert np.abs(picture(page) - before).mean() > 20
 
 
+def test_any_picture_can_be_the_start(served: Any, open_page: OpenPage, tmp_path: Path):
+    """A wide one, upright: its middle is what the world begins from, and what the choice shows."""
+    wide = np.zeros((300, 1200, 3), np.uint8)
+    wide[:, 350:850] = (200, 40, 60)
+    (tmp_path / "wide.jpg").write_bytes(JpegCodec().encode_pixels(wide))
+    page, runtime = open_page(served[0], **STILL), served[1]
+    wait_until(page, "s.frameIndex > 5")
+    page.set_input_files("#own-picture input", tmp_path / "wide.jpg")
+    assert eventually(lambda: np.ptp(runtime.began_from[-1, ..., 0]) < 8)  # one colour
+    np.testing.assert_allclose(runtime.began_from.mean((0, 1, 2)), (200, 40, 60), atol=4)
+    assert page.locator("input[name=start]:checked").count() == 0
+    expect(page.locator("#own-picture[data-chosen] img")).to_have_attribute(
+        "src", re.compile("^blob:")
+    )
+    wait_until(page, "s.state === 'playing'")
+    page.get_by_text("Red basin").click()
+    assert eventually(lambda: np.ptp(runtime.began_from[-1]) > 20)
+    assert page.locator("#own-picture[data-chosen]").count() == 0
+
+
+def test_what_is_no_picture_is_said_and_nothing_is_lost(
+    served: Any, open_page: OpenPage, tmp_path: Path
+):
+    (tmp_path / "notes.txt").write_text("hello")
+    page = open_page(served[0], **STILL)
+    wait_until(page, "s.framesShown > 0")
+    page.set_input_files("#own-picture input", tmp_path / "notes.txt")
+    expect(page.locator("#hint.shown")).to_have_text(re.compile("not a picture"))
+    wait_for_frames(page, 3)
+    assert page.locator("input[name=start]:checked").count() == 1
+
+
 def test_start_again_leads_back(served: Any, open_page: OpenPage):
     page = open_page(served[0], **STILL)
     play(page)
@@ -286,10 +321,10 @@ def test_everything_works_with_the_keyboard_alone(served: Any, open_page: OpenPa
     wait_until(page, "s.phase === 'paused' && s.state === 'paused'")
     expect(page.get_by_role("button", name="Resume")).to_be_focused()
     reached = set()
-    for _ in range(8):
+    for _ in range(9):
         reached.add(page.evaluate("document.activeElement.name || document.activeElement.id"))
         page.keyboard.press("Tab")
-    assert {"play", "restart", "help-open", "steps", "sensitivity", "start"} <= reached
+    assert {"play", "restart", "help-open", "steps", "sensitivity", "start", "picture"} <= reached
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Controls")).to_be_visible()
     page.keyboard.press("Escape")

@@ -46,6 +46,7 @@ PLACES = {  # name: (title, seed of the hills, dusk, where one stands)
 class LandscapeRuntime:
     """A `Runtime` whose slots hold a viewpoint. generate_s: how long one denoising step pretends to
     take; commit_s: how long a commit does. last_action: what the last frame was drawn from.
+    began_from: the frames that a session was last prefilled with.
     """
 
     def __init__(self, generate_s: float = 0.0, commit_s: float = 0.0) -> None:
@@ -56,6 +57,7 @@ class LandscapeRuntime:
         }
         self._slots: list[tuple[str, Viewpoint]] = []
         self.last_action = Action()
+        self.began_from = np.zeros((1, 1, 1, 3), np.uint8)
         self.world = self._make_world()
 
     @property
@@ -74,6 +76,7 @@ class LandscapeRuntime:
         first_index: int | None = None,
         pitch_deg: float = 0.0,
     ) -> None:
+        self.began_from = frames
         for start in self.world.starts:
             if np.array_equal(start.frames[-1], frames[-1]):
                 self._slots[slot] = (start.name, PLACES[start.name][3])

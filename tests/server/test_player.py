@@ -18,7 +18,7 @@ from reverie.core import Pixels, ReverieError
 from reverie.engine import Engine
 from reverie.server import SocketLimits, protocol
 from reverie.server.protocol import CloseCode, FrameMessage
-from tests.server.live import PLACES, landscape_engine, running_server
+from tests.server.live import PLACES, LandscapeRuntime, landscape_engine, running_server
 from tests.server.player_client import PlayerClient, player
 
 FORWARD = 1
@@ -51,6 +51,10 @@ def eventually(holds: Callable[[], bool], timeout_s: float = 3.0) -> bool:
 
 def picture(frame: FrameMessage) -> Pixels:
     return JpegCodec().decode(frame.jpeg)
+
+
+def jpeg(height: int, width: int) -> bytes:
+    return JpegCodec().encode_pixels(np.full((height, width, 3), (220, 30, 30), np.uint8))
 
 
 def shift(before: Pixels, after: Pixels) -> int:
@@ -160,6 +164,46 @@ def test_another_start_can_be_chosen_while_playing(url: str):
             pass
         pictures = picture(frame), picture(other.frame())
     assert np.abs(pictures[0].astype(int) - pictures[1]).mean() < 5
+
+
+def test_a_picture_can_be_the_start():
+    with served() as (url, engine), player(url) as client:
+        assert isinstance(engine.runtime, LandscapeRuntime)
+        client.frame()
+        client.send(protocol.pack_picture(jpeg(120, 240)))
+        while client.frame().frame_index:
+            pass
+        client.command("restart")  # from the same picture
+        while client.frame().frame_index:
+            pass
+        assert client.frame().frame_index == 1
+        assert np.ptp(engine.runtime.began_from[..., 0]) < 8
+
+
+@pytest.mark.parametrize(
+    ("picture", "line"),
+    [
+        (b"hello", "the picture is not a whole JPEG"),
+        (jpeg(120, 240)[:400], "the picture is not a whole JPEG"),
+        (jpeg(8, 8), "start image is 8 x 8 pixels; expected at least"),
+        (jpeg(40, 1400), "picture of 1400 x 40 pixels; at most 1024 a side"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_one_line(url: str, picture: bytes, line: str):
+    with player(url) as client:
+        client.frame()
+        client.send(protocol.pack_picture(picture))
+        assert client.until_closed() == CloseCode.MALFORMED
+    assert line in client.error
+
+
+def test_pictures_cost_more_than_messages(url: str):
+    with player(url) as client:
+        client.frame()
+        with contextlib.suppress(Exception):  # the server hangs up in the middle
+            for _ in range(12):
+                client.send(protocol.pack_picture(jpeg(120, 240)))
+        assert client.until_closed() == CloseCode.FLOODING
 
 
 def test_the_number_of_passes_can_be_changed(url: str):

@@ -29,11 +29,13 @@ def test_messages_of_the_page_are_read():
     assert protocol.parse(ACK_BYTES) == protocol.AckMessage(258)
     command = protocol.parse(b'\x03{"command":"steps","steps":4}')
     assert command == protocol.CommandMessage("steps", {"steps": 4})
+    assert protocol.parse(b"\x04\xff\xd8") == protocol.PictureMessage(b"\xff\xd8")
 
 
 def test_python_clients_pack_the_same():
     assert protocol.pack_action(ACTION) == ACTION_BYTES
     assert protocol.pack_ack(258) == ACK_BYTES
+    assert protocol.pack_picture(b"\xff\xd8") == b"\x04\xff\xd8"
     assert protocol.parse(protocol.pack_command("pause")) == protocol.CommandMessage("pause", {})
 
 
@@ -79,7 +81,7 @@ def action(**changes: float) -> bytes:
     ("message", "code", "line"),
     [
         (b"", CloseCode.MALFORMED, "message type None"),
-        (b"\x09", CloseCode.MALFORMED, "message type 9; expected 1 (ACTION)"),
+        (b"\x09", CloseCode.MALFORMED, "message type 9; expected one of 1 (ACTION)"),
         (ACTION_BYTES[:-1], CloseCode.MALFORMED, "ACTION of 27 bytes; expected 28"),
         (ACK_BYTES + b"\0", CloseCode.MALFORMED, "ACK of 9 bytes; expected 8"),
         (action(flags=1), CloseCode.MALFORMED, "ACTION flags 1"),
@@ -93,6 +95,7 @@ def action(**changes: float) -> bytes:
         (b'\x03{"command":[1]}', CloseCode.MALFORMED, "unknown command [1]"),
         (b"\x03" + b"[" * 4000, CloseCode.MALFORMED, "COMMAND is not JSON"),
         (b"\x02" * 5000, CloseCode.OVERSIZED, "message of 5000 bytes; the limit is 4096"),
+        (b"\x04" * 262145, CloseCode.OVERSIZED, "message of 262145 bytes; the limit is 262144"),
     ],
 )
 def test_what_is_no_message_is_refused_in_one_line(message: bytes, code: CloseCode, line: str):

@@ -8,10 +8,17 @@ const TAGLINE =
 const SIMULATOR_TAGLINE =
   "The simulator that the world was learned from, for comparison: rules draw these pictures, not a network.";
 
+const EMPTY_FRAME =
+  "data:image/svg+xml," +
+  encodeURIComponent(
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 50 30" fill="none" stroke="#a9a39a" stroke-linecap="round"><path d="M25 10v10M20 15h10"/></svg>',
+  );
+
 export class Menu {
   onPlay: () => void = () => {};
   onRestart: () => void = () => {};
   onStart: (name: string) => void = () => {};
+  onPicture: (file: Blob) => void = () => {};
   onSteps: (steps: number) => void = () => {};
   onSensitivity: (degreesPerPixel: number) => void = () => {};
 
@@ -41,7 +48,10 @@ export class Menu {
     const chosen = start ?? hello.starts[0]?.name;
     this.hello = hello;
     const starts = hello.starts.map(({ name, title: caption }) => {
-      const choice = radio("start", name, caption, name === chosen, () => this.onStart(name));
+      const choice = radio("start", name, caption, name === chosen, () => {
+        delete byId("own-picture")?.dataset["chosen"];
+        this.onStart(name);
+      });
       const picture = document.createElement("img");
       picture.src = this.thumbnail(name);
       picture.alt = "";
@@ -49,8 +59,10 @@ export class Menu {
       choice.prepend(picture);
       return choice;
     });
-    document.querySelector(".starts-row")!.replaceChildren(...starts);
-    byId("starts").hidden = starts.length < 2;
+    const row = document.querySelector(".starts-row")!;
+    row.replaceChildren(...starts);
+    if (hello.generated) row.append(this.pictureChoice());
+    byId("starts").hidden = row.children.length < 2;
     const passes = hello.steps.map((count) =>
       radio("steps", String(count), String(count), count === steps, () => this.onSteps(count)),
     );
@@ -61,6 +73,29 @@ export class Menu {
     document.querySelector(".tagline")!.textContent = hello.generated ? TAGLINE : SIMULATOR_TAGLINE;
     byId("facts").textContent = `${title(hello.world)} · ${hello.width} × ${hello.height} · ${hello.fps} frames a second`;
     this.buildHelp(hello);
+  }
+
+  /** The player's own picture is the start that is chosen, and looks like this. */
+  showPicture(url: string): void {
+    const choice = byId("own-picture");
+    choice.querySelector("img")!.src = url;
+    choice.dataset["chosen"] = "";
+    for (const input of document.querySelectorAll<HTMLInputElement>("input[name=start]")) input.checked = false;
+  }
+
+  private pictureChoice(): HTMLElement {
+    const choice = tag("label");
+    const input = Object.assign(document.createElement("input"), { type: "file", name: "picture", accept: "image/*" });
+    input.addEventListener("change", () => {
+      const file = input.files?.[0];
+      input.value = ""; // the same file may be chosen again
+      if (file) this.onPicture(file);
+    });
+    const picture = Object.assign(document.createElement("img"), { src: EMPTY_FRAME, alt: "" });
+    choice.id = "own-picture";
+    choice.className = "start";
+    choice.append(picture, input, tag("span", "Your picture"));
+    return choice;
   }
 
   /** What one sees when play begins there; the first start if none is named. */

@@ -16,7 +16,8 @@ import { LatencyLog, RateMeter, type FrameTimes, type Sample } from "./latency";
 import { byId, Menu } from "./menu";
 import { Mouse } from "./mouse";
 import { Notice } from "./notice";
-import { packAck, packCommand, type FrameMessage, type Hello, type SessionState, type StateMessage } from "./protocol";
+import { fitPicture } from "./picture";
+import { packAck, packCommand, packPicture, type FrameMessage, type Hello, type SessionState, type StateMessage } from "./protocol";
 import { Screen } from "./screen";
 import { ActionSender } from "./sender";
 import { Touch } from "./touch";
@@ -36,6 +37,8 @@ export class Page {
   private keyboard: Keyboard | null = null;
   private sender: ActionSender | null = null;
   private resting = false;
+  /** The player's own, to begin from; sent again to a session that begins anew. */
+  private picture: ArrayBuffer | null = null;
   private restTimer = 0;
   private keepAliveTimer = 0;
   private framesShown = 0;
@@ -98,9 +101,11 @@ export class Page {
     };
     this.menu.onStart = (name) => {
       this.wishes.start = name;
+      this.picture = null;
       this.command("start", { name });
       this.enter("title");
     };
+    this.menu.onPicture = (file) => void this.beginFrom(file);
     this.menu.onSteps = (steps) => {
       this.wishes.steps = String(steps);
       this.command("steps", { steps });
@@ -133,6 +138,13 @@ export class Page {
   }
 
   private connectDevices(): void {
+    // A picture may be dropped or pasted anywhere.
+    window.addEventListener("dragover", (event) => event.preventDefault());
+    window.addEventListener("drop", (event) => {
+      event.preventDefault();
+      this.offer(event.dataTransfer);
+    });
+    window.addEventListener("paste", (event) => this.offer(event.clipboardData));
     window.addEventListener("keydown", (event) => this.keyDown(event));
     window.addEventListener("keyup", (event) => this.keyboard?.lift(event));
     window.addEventListener("blur", () => this.release());
@@ -162,6 +174,7 @@ export class Page {
     }
     this.sender?.reset();
     this.lastFrame = null;
+    if (this.picture) this.connection.send(packPicture(this.picture));
     if (this.phase === "playing") this.hint("Connected again: the world begins anew");
     if (this.phase === "paused" || this.resting || document.hidden) this.command("pause");
   }
@@ -176,6 +189,25 @@ export class Page {
   private setSession(session: Link): void {
     this.session = session;
     this.show();
+  }
+
+  private offer(carried: DataTransfer | null): void {
+    const file = carried?.files[0];
+    if (file && this.hello?.generated && this.phase !== "playing") void this.beginFrom(file);
+  }
+
+  private async beginFrom(file: Blob): Promise<void> {
+    const { width, height } = this.hello!;
+    try {
+      const jpeg = await fitPicture(file, width, height);
+      this.picture = await jpeg.arrayBuffer();
+      this.menu.showPicture(URL.createObjectURL(jpeg));
+    } catch {
+      this.hint("That file is not a picture that this browser can read");
+      return;
+    }
+    this.connection.send(packPicture(this.picture));
+    this.enter("title");
   }
 
   private command(command: string, details: Record<string, unknown> = {}): void {

@@ -98,6 +98,14 @@ export function packCommand(command: string, details: Record<string, unknown> = 
   return bytes.buffer;
 }
 
+/** The session begins anew from a JPEG of at least the world's size. */
+export function packPicture(jpeg: ArrayBuffer): ArrayBuffer {
+  const bytes = new Uint8Array(1 + jpeg.byteLength);
+  bytes[0] = 4;
+  bytes.set(new Uint8Array(jpeg), 1);
+  return bytes.buffer;
+}
+
 export function parse(buffer: ArrayBuffer): ServerMessage {
   const view = new DataView(buffer);
   const type = view.getUint8(0);

@@ -27,6 +27,10 @@ class SocketLimits:
                 )
 
 
+PICTURE_COST = 100.0
+"""Messages that a picture counts for: it is decoded, and the world begins anew."""
+
+
 class FloodGauge:
     """A leaky bucket: holds two seconds of `messages_per_s`, and leaks as fast."""
 
@@ -35,9 +39,11 @@ class FloodGauge:
         self._level = 0.0
         self._time_s = 0.0
 
-    def count(self, now_s: float) -> None:
-        """One more message. Raises ProtocolError when the bucket overflows."""
-        self._level = max(0.0, self._level - self._rate * (now_s - self._time_s)) + 1.0
+    def count(self, now_s: float, cost: float = 1.0) -> None:
+        """One more message, or what costs as much as so many. Raises ProtocolError when the bucket
+        overflows.
+        """
+        self._level = max(0.0, self._level - self._rate * (now_s - self._time_s)) + cost
         self._time_s = now_s
         if self._level > 2.0 * self._rate:
             raise ProtocolError(

@@ -21,13 +21,20 @@ from reverie.codec import JpegCodec
 from reverie.core import Frame, ReverieError
 from reverie.server import protocol
 from reverie.server.engine_host import EngineHost, describe
-from reverie.server.limits import FloodGauge, SocketLimits
+from reverie.server.limits import PICTURE_COST, FloodGauge, SocketLimits
 from reverie.server.metrics import Metrics
 from reverie.server.protocol import CloseCode, ProtocolError
-from reverie.server.request import PlayRequest, known_seed, known_start, known_steps
+from reverie.server.request import (
+    PlayRequest,
+    known_seed,
+    known_start,
+    known_steps,
+    start_from_picture,
+)
 
 if TYPE_CHECKING:
     from reverie.engine import Engine, Handle
+    from reverie.world import Start
 
 _SILENCE_CHECK_S = 0.5
 
@@ -160,8 +167,10 @@ class Player:
             if data is None:
                 raise ProtocolError(CloseCode.MALFORMED, "text message; this protocol is binary")
             self._heard_s = time.monotonic()
-            self._flood.count(self._heard_s)
-            self._handle(protocol.parse(data))
+            value = protocol.parse(data)
+            is_picture = isinstance(value, protocol.PictureMessage)
+            self._flood.count(self._heard_s, PICTURE_COST if is_picture else 1.0)
+            self._handle(value)
 
     def _handle(self, message: protocol.ClientValue) -> None:
         if isinstance(message, protocol.AckMessage):
@@ -170,6 +179,9 @@ class Player:
             pass  # still warming: there is nothing to steer yet
         elif isinstance(message, protocol.ActionMessage):
             self._act(message, self._session, self._engine)
+        elif isinstance(message, protocol.PictureMessage):
+            start = start_from_picture(self._engine.world, message.jpeg)
+            self._restart(self._session, start, None)
         else:
             self._command(message, self._session, self._engine)
 
@@ -202,8 +214,11 @@ class Player:
                 session.set_steps(known_steps(engine.world, arguments.get("steps")))
             case "restart" | "start":
                 start = known_start(engine.world, arguments.get("name"))
-                session.restart(start, known_seed(arguments.get("seed")))
-                self._in_flight.clear()  # frames of the old run may never be presented
+                self._restart(session, start, known_seed(arguments.get("seed")))
+
+    def _restart(self, session: Handle, start: str | Start | None, seed: int | None) -> None:
+        session.restart(start, seed)
+        self._in_flight.clear()  # frames of the old run may never be presented
 
     async def _send(self, message: bytes) -> None:
         await self._websocket.send_bytes(message)

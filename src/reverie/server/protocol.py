@@ -22,6 +22,8 @@ from reverie.core import Action, ActionSpace, Frame, ReverieError
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 4096
+MAX_PICTURE_BYTES = 256 * 1024
+MAX_PICTURE_SIDE = 1024
 MAX_KEYS = 16
 MAX_TURN_DEGREES = 3600.0
 COMMANDS = ("pause", "restart", "resume", "start", "steps")
@@ -37,6 +39,7 @@ class ClientMessage(IntEnum):
     ACTION = 1
     ACK = 2
     COMMAND = 3
+    PICTURE = 4
 
 
 class ServerMessage(IntEnum):
@@ -102,17 +105,24 @@ class CommandMessage:
     arguments: Mapping[str, Any]
 
 
-ClientValue = ActionMessage | AckMessage | CommandMessage
+@dataclass(frozen=True, slots=True)
+class PictureMessage:
+    """The session begins anew from this picture: a JPEG, not decoded yet."""
+
+    jpeg: bytes
+
+
+ClientValue = ActionMessage | AckMessage | CommandMessage | PictureMessage
 
 
 def parse(message: bytes) -> ClientValue:
     """What a client sent. Raises ProtocolError on what is not a message of the protocol."""
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise ProtocolError(
-            CloseCode.OVERSIZED,
-            f"message of {len(message)} bytes; the limit is {MAX_MESSAGE_BYTES}",
-        )
     kind = message[0] if message else None
+    limit = MAX_PICTURE_BYTES if kind == ClientMessage.PICTURE else MAX_MESSAGE_BYTES
+    if len(message) > limit:
+        raise ProtocolError(
+            CloseCode.OVERSIZED, f"message of {len(message)} bytes; the limit is {limit}"
+        )
     if kind == ClientMessage.ACTION:
         return _parse_action(message)
     if kind == ClientMessage.ACK:
@@ -120,7 +130,10 @@ def parse(message: bytes) -> ClientValue:
         return AckMessage(_ACK.unpack(message)[1])
     if kind == ClientMessage.COMMAND:
         return _parse_command(message)
-    raise _malformed(f"message type {kind}; expected 1 (ACTION), 2 (ACK) or 3 (COMMAND)")
+    if kind == ClientMessage.PICTURE:
+        return PictureMessage(message[1:])
+    known = ", ".join(f"{known.value} ({known.name})" for known in ClientMessage)
+    raise _malformed(f"message type {kind}; expected one of {known}")
 
 
 def action_vector(message: ActionMessage, space: ActionSpace) -> NDArray[np.float32]:
@@ -158,6 +171,11 @@ def pack_action(message: ActionMessage) -> bytes:
 def pack_ack(frame_index: int) -> bytes:
     """The client's side of ACK."""
     return _ACK.pack(ClientMessage.ACK, frame_index)
+
+
+def pack_picture(jpeg: bytes) -> bytes:
+    """The client's side of PICTURE."""
+    return bytes([ClientMessage.PICTURE]) + jpeg
 
 
 def pack_command(command: str, **arguments: Any) -> bytes:

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reverie.server.protocol import CloseCode, ProtocolError
+import simplejpeg
+
+from reverie.core import ReverieError
+from reverie.server.protocol import MAX_PICTURE_SIDE, CloseCode, ProtocolError
+from reverie.world import start_from_image
 
 if TYPE_CHECKING:
-    from reverie.world import World
+    from reverie.world import Start, World
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +50,34 @@ def known_start(world: World, name: Any) -> str | None:
     return name
 
 
+def start_from_picture(world: World, jpeg: bytes) -> Start:
+    """Where a session begins that a player's picture is the start of. Raises ProtocolError on what
+    is no JPEG, or is too small or too large, and for a simulator, which knows its own places only.
+    """
+    if not world.config.denoiser:
+        raise _malformed("a simulator cannot begin from a picture; choose one of its starts")
+    try:
+        height, width = (int(side) for side in simplejpeg.decode_jpeg_header(jpeg)[:2])
+        if max(height, width) > MAX_PICTURE_SIDE:
+            raise _malformed(
+                f"picture of {width} x {height} pixels; at most {MAX_PICTURE_SIDE} a side"
+            )
+        return start_from_image(world.config, simplejpeg.decode_jpeg(jpeg, colorspace="RGB"))
+    except ProtocolError:
+        raise
+    except ReverieError as error:
+        raise _malformed(str(error)) from None
+    except ValueError:
+        raise _malformed("the picture is not a whole JPEG") from None
+
+
 def known_steps(world: World, num_steps: Any) -> int:
     """The fewest that the world was trained for if num_steps is None."""
     known = world.config.denoising_steps
     if num_steps is None:
         return min(known)
     if isinstance(num_steps, bool) or num_steps not in known:
-        raise ProtocolError(
-            CloseCode.MALFORMED,
-            f"steps {num_steps!r:.40}; this world was trained for {list(known)}",
-        )
+        raise _malformed(f"steps {num_steps!r:.40}; this world was trained for {list(known)}")
     return int(num_steps)
 
 
@@ -63,10 +85,12 @@ def known_seed(seed: Any) -> int | None:
     """A seed that an engine takes, or None. Raises ProtocolError on anything else."""
     whole = isinstance(seed, int) and not isinstance(seed, bool)
     if seed is not None and not (whole and 0 <= seed < 2**64):
-        raise ProtocolError(
-            CloseCode.MALFORMED, f"seed {seed!r:.40}; expected a whole number from 0 to 2**64 - 1"
-        )
+        raise _malformed(f"seed {seed!r:.40}; expected a whole number from 0 to 2**64 - 1")
     return seed
+
+
+def _malformed(line: str) -> ProtocolError:
+    return ProtocolError(CloseCode.MALFORMED, line)
 
 
 def _number(text: str | None) -> int | str | None:
