@@ -117,9 +117,9 @@ def evaluate(
         judge.close()
     report["missed"] = missed(report, thresholds)
     (out / f"report_{num_steps}.json").write_text(json.dumps(report, indent=2) + "\n")
-    others = _other_steps(out, settings)
+    shown = _shown(out, num_steps, effort.sessions)
     page = out / f"report_{num_steps}.html"
-    write_page(page, report, thresholds, _shown(out, num_steps), others)
+    write_page(page, report, thresholds, shown, _other_steps(out, settings))
     return report
 
 
@@ -142,13 +142,13 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _shown(out: Path, num_steps: int) -> list[tuple[str, Path]]:
+def _shown(out: Path, num_steps: int, num_sessions: int) -> list[tuple[str, Path]]:
     obeys = "Turning right, left, down, up, walking forward: the simulator above, generated below."
     return [
         ("The first minute of the first long play.", out / f"play_{num_steps}_0.mp4"),
         *(
-            (f"Ten moments of long play {i + 1}.", file)
-            for i, file in enumerate(sorted(out.glob(f"play_{num_steps}_*.jpg")))
+            (f"Ten moments of long play {i + 1}.", out / f"play_{num_steps}_{i}.jpg")
+            for i in range(num_sessions)
         ),
         (obeys, out / f"obeys_{num_steps}.jpg"),
         ("Recorded play above, the same actions below.", out / f"rollouts_{num_steps}.jpg"),
