@@ -314,7 +314,7 @@ def test_evaluate_fails_where_a_threshold_is_missed(
     missed: list[str],
     code: int,
 ):
-    report = {"turns_obeyed": 0.9, "missed": missed}
+    report = {"turns_obeyed": 0.9, "missed": missed, "not_measured": []}
     calls = Calls(report)
     monkeypatch.setattr("reverie.train.evaluate.evaluate", calls)
     arguments = ("evaluate", "meadow", "--data", "d", "--out", "o", "--steps", "2")

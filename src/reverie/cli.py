@@ -375,8 +375,8 @@ def evaluate(
     _expect_steps(found.config.denoising_steps, steps)
     report = measure(found, data, out, num_steps=steps, effort=QUICK if quick else FULL)
     figures = [f"{k:<24} {v}" for k, v in report.items() if not isinstance(v, list)]
-    missed = ", ".join(report["missed"]) or "none"
-    _report(report, "\n".join([*figures, f"{'missed':<24} {missed}"]), as_json)
+    names = [f"{k:<24} {', '.join(report[k]) or 'none'}" for k in ("missed", "not_measured")]
+    _report(report, "\n".join(figures + names), as_json)
     if report["missed"]:
         raise typer.Exit(MISSED)
 

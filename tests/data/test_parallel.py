@@ -1,10 +1,12 @@
+import multiprocessing
 import os
+import time
 from collections.abc import Callable
 
 import pytest
 
 from reverie.core import ReverieError
-from reverie.data.parallel import map_in_order, progress_bar
+from reverie.data.parallel import map_as_done, map_in_order, progress_bar
 
 
 def double(offset: int) -> Callable[[int], int]:
@@ -39,6 +41,34 @@ def test_what_is_not_taken_is_not_waited_for() -> None:
     results = map_in_order(double, (0,), range(5_000), 2)
     assert next(results) == 0
     results.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def slow() -> Callable[[int], int]:
+    def work(job: int) -> int:
+        time.sleep(30 if job == 0 else 0)
+        return job
+
+    return work
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_job_comes_with_its_result(processes: int) -> None:
+    done = dict(map_as_done(double, (1,), range(7), processes))
+    assert done == {job: 2 * job + 1 for job in range(7)}
+
+
+def test_a_long_job_holds_no_other_back_and_is_not_waited_for() -> None:
+    begun_s = time.monotonic()
+    results = map_as_done(slow, (), range(6), 2)
+    assert [next(results)[0] for _ in range(5)] == [1, 2, 3, 4, 5]
+    results.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert time.monotonic() - begun_s < 25
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_dies_ends_what_is_done_in_any_order() -> None:
+    with pytest.raises(ReverieError, match="a process died"):
+        list(map_as_done(die, (), range(8), 2))
 
 
 def test_the_bar_shows_frames_and_speed(capsys: pytest.CaptureFixture[str]) -> None:

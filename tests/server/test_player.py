@@ -170,7 +170,7 @@ def test_a_picture_can_be_the_start():
     with served() as (url, engine), player(url) as client:
         assert isinstance(engine.runtime, LandscapeRuntime)
         client.frame()
-        client.send(protocol.pack_picture(jpeg(120, 240)))
+        client.send(protocol.pack_picture(jpeg(96, 160)))
         while client.frame().frame_index:
             pass
         client.command("restart")  # from the same picture
@@ -184,9 +184,9 @@ def test_a_picture_can_be_the_start():
     ("picture", "line"),
     [
         (b"hello", "the picture is not a whole JPEG"),
-        (jpeg(120, 240)[:400], "the picture is not a whole JPEG"),
-        (jpeg(8, 8), "start image is 8 x 8 pixels; expected at least"),
-        (jpeg(40, 1400), "picture of 1400 x 40 pixels; at most 1024 a side"),
+        (jpeg(96, 160)[:400], "the picture is not a whole JPEG"),
+        (jpeg(8, 8), "picture of 8 x 8 pixels; expected 160 x 96, the world's size"),
+        (jpeg(96, 1400), "picture of 1400 x 96 pixels; expected 160 x 96"),
     ],
 )
 def test_what_is_no_picture_is_refused_in_one_line(url: str, picture: bytes, line: str):
@@ -202,7 +202,7 @@ def test_pictures_cost_more_than_messages(url: str):
         client.frame()
         with contextlib.suppress(Exception):  # the server hangs up in the middle
             for _ in range(12):
-                client.send(protocol.pack_picture(jpeg(120, 240)))
+                client.send(protocol.pack_picture(jpeg(96, 160)))
         assert client.until_closed() == CloseCode.FLOODING
 
 

@@ -4,8 +4,6 @@ that falls.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -13,13 +11,7 @@ from torch import Tensor
 from reverie.model.autoencoder import normalise
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import Sampler
-from reverie.train.denoiser import (
-    PURE_NOISE_SHARE,
-    Forcing,
-    ForcingConfig,
-    make_optimizers,
-    mix,
-)
+from reverie.train.denoiser import Forcing, ForcingConfig, make_optimizers, mix
 
 CONFIG = DenoiserConfig((1, 2), 8, 3, context=3, width=32, depth=2, head_width=16, camera_column=1)
 
@@ -38,18 +30,7 @@ def test_levels_lie_on_the_grid_of_their_step_size(forcing: Forcing) -> None:
     cells = signal[:32] / step_size[:32]
     torch.testing.assert_close(cells, cells.round())
     assert (signal + step_size <= 1 + CONFIG.min_step_size).all()
-    assert (signal[32:] == 0).float().mean() == pytest.approx(PURE_NOISE_SHARE, abs=0.1)
-
-
-def test_half_of_the_steps_see_a_part_of_the_context() -> None:
-    network = Denoiser(replace(CONFIG, context=16))
-    forcing = Forcing(network, ForcingConfig(short_share=0.5))
-    drawn = [forcing.draw_window(0, step) for step in range(400)]
-    assert set(drawn) == {1, 2, 4, 8, 16}
-    assert drawn.count(16) == pytest.approx(200, abs=40)
-    assert drawn == [forcing.draw_window(0, step) for step in range(400)]
-    whole = Forcing(network, ForcingConfig(short_share=0.0))
-    assert {whole.draw_window(0, step) for step in range(50)} == {16}
+    assert 0.15 < (signal[32:] == 0).float().mean() < 0.35
 
 
 def test_the_shortcut_target_is_where_two_half_steps_lead(
@@ -61,7 +42,7 @@ def test_the_shortcut_target_is_where_two_half_steps_lead(
     calls: list[float] = []
 
     def network(
-        _a: Tensor, _b: Tensor, _c: Tensor, at: Tensor, level: Tensor, half: Tensor, *_d: object
+        _a: Tensor, _b: Tensor, _c: Tensor, at: Tensor, level: Tensor, half: Tensor, _d: Tensor
     ) -> Tensor:
         calls.append(float(half[0, 0]))
         return at + level[..., None, None]
@@ -70,7 +51,7 @@ def test_the_shortcut_target_is_where_two_half_steps_lead(
     noisy = torch.randn(1, 3, 2, 8)
     zeros, ones = torch.zeros(1, 3), torch.ones(1, 3)
     given = (noisy, ones, torch.zeros(1, 3, 3))
-    target = forcing._shortcut_target(given, noisy, zeros, ones, torch.zeros(1, 3, 3), 3)
+    target = forcing._shortcut_target(given, noisy, zeros, ones, torch.zeros(1, 3, 3))
     torch.testing.assert_close(target, noisy + 0.5)
     assert calls == [0.5, 0.5]
 
@@ -113,7 +94,7 @@ def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
 def test_the_smallest_batch_trains_with_rollouts_and_larger_steps(forcing: Forcing) -> None:
     generator = torch.Generator().manual_seed(0)
     latents = normalise(torch.randn(1, 4, 2, 8))
-    assert forcing.loss(latents, torch.zeros(1, 4, 3), 1.0, 4, generator).isfinite()
+    assert forcing.loss(latents, torch.zeros(1, 4, 3), 1.0, generator).isfinite()
 
 
 def test_training_learns_a_world_that_an_action_moves(forcing: Forcing) -> None:
@@ -133,7 +114,7 @@ def test_training_learns_a_world_that_an_action_moves(forcing: Forcing) -> None:
             frames.append(torch.where(moves[:, t, None, None] > 0, moved, frames[-1]))
         actions = torch.zeros(8, 4, 3)
         actions[..., 0] = moves
-        loss = forcing.loss(torch.stack(frames, 1), actions, step / 150, 3, generator)
+        loss = forcing.loss(torch.stack(frames, 1), actions, step / 150, generator)
         loss.backward()
         for optimizer in optimizers:
             for group in optimizer.param_groups:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.core import Action, ActionSpace
+from reverie.core import Action, ActionSpace, ReverieError
 from reverie.data.record import record
 from reverie.data.render import render
 from reverie.envs.meadow.sim import MEADOW_ACTIONS
@@ -152,7 +152,14 @@ def faded(frame: Frames, share: float) -> Frames:
 
 FAULTS: dict[str, tuple[set[str], dict[str, Any]]] = {
     "frozen": (
-        {"next_frame_margin", "turns_obeyed", "keys_obeyed", "breaks", "first_attempt"},
+        {
+            "next_frame_margin",
+            "turns_obeyed",
+            "keys_obeyed",
+            "breaks",
+            "memory_margin",
+            "first_attempt",
+        },
         {"draw": lambda clip, t, frame: clip.last[0]},
     ),
     "forward is back": ({"keys_obeyed"}, {"act": columns(("forward", "back"))}),
@@ -227,8 +234,10 @@ def test_a_planted_fault_fails_the_right_measure(
 ) -> None:
     expected, parts = FAULTS[fault]
     player = Faulty(simulated.player, **parts)
-    found = missed(measure(replace(simulated, player=player), tmp_path), RELEASE)
+    figures = measure(replace(simulated, player=player), tmp_path)
+    found = missed(figures, RELEASE)
     assert expected <= set(found)
+    assert UNHARMED.get(fault, set()) <= set(figures)
     assert not UNHARMED.get(fault, set()) & set(found)
 
 
@@ -270,6 +279,13 @@ def test_a_replay_draws_what_was_recorded_and_is_not_moved_by_what_it_played(
         again = play(simulated.player, clip, recorded)
         assert np.array_equal(again, clip.frames[CONTEXT : CONTEXT + 8])
         play(simulated.player, clip, measures.held(simulated.space, Action({"forward"}), clip))
+
+
+def test_a_simulator_that_shows_something_else_is_said(simulated: Setting) -> None:
+    clip = draw_clips(simulated.test, simulated.space, CONTEXT, 3, 8)[1]
+    other = replace(clip, frames=255 - clip.frames, first=clip.first + 1)
+    with pytest.raises(ReverieError, match="no longer shows what was recorded"):
+        play(simulated.player, other, clip.actions[:2])
 
 
 def test_moments_of_edits_begin_where_a_key_is_pressed(simulated: Setting) -> None:

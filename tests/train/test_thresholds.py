@@ -21,13 +21,13 @@ thresholds:
 
 def test_thresholds_are_read_off_the_card() -> None:
     expected = {"next_frame_margin": Threshold(6), "drift_ratio": Threshold(1.5, at_most=True)}
-    assert read_thresholds(CARD) == expected
-    assert read_thresholds(CARD.replace("\n", "\r\n")) == expected
+    assert read_thresholds(CARD, RELEASE) == expected
+    assert read_thresholds("\ufeff" + CARD.replace("\n", "\r\n"), RELEASE) == expected
 
 
 @pytest.mark.parametrize("card", ["", "# A world\n---\na: 1\n---\n", "---\nlicense: mit\n---\n"])
 def test_a_card_may_have_none(card: str) -> None:
-    assert read_thresholds(card) is None
+    assert read_thresholds(card, RELEASE) is None
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,13 @@ def test_a_card_may_have_none(card: str) -> None:
         ('thresholds: {a: "> 3"}', "threshold a"),
         ('thresholds: {a: ">= 1.2.3"}', "threshold a"),
         ("thresholds: {a", "does not begin with YAML"),
+        ("date: 2024-02-30", "does not begin with YAML: day is out of range"),
+        ('thresholds: {b: ">= 3"}', "no figure 'b'; thresholds are of a"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(line: str, said: str) -> None:
     with pytest.raises(ReverieError, match=said) as error:
-        read_thresholds(f"---\n{line}\n---\n")
+        read_thresholds(f"---\n{line}\n---\n", ["a"])
     assert "\n" not in str(error.value)
 
 

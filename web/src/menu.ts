@@ -78,7 +78,9 @@ export class Menu {
   /** The player's own picture is the start that is chosen, and looks like this. */
   showPicture(url: string): void {
     const choice = byId("own-picture");
-    choice.querySelector("img")!.src = url;
+    const picture = choice.querySelector("img")!;
+    if (picture.src.startsWith("blob:")) URL.revokeObjectURL(picture.src);
+    picture.src = url;
     choice.dataset["chosen"] = "";
     for (const input of document.querySelectorAll<HTMLInputElement>("input[name=start]")) input.checked = false;
   }

@@ -39,6 +39,8 @@ export class Page {
   private resting = false;
   /** The player's own, to begin from; sent again to a session that begins anew. */
   private picture: ArrayBuffer | null = null;
+  /** Of pictures and starts: a slow picture must not come after a later choice. */
+  private numOffered = 0;
   private restTimer = 0;
   private keepAliveTimer = 0;
   private framesShown = 0;
@@ -102,6 +104,7 @@ export class Page {
     this.menu.onStart = (name) => {
       this.wishes.start = name;
       this.picture = null;
+      this.numOffered += 1;
       this.command("start", { name });
       this.enter("title");
     };
@@ -125,6 +128,7 @@ export class Page {
     this.connection.onHello = (hello) => this.welcome(hello);
     this.connection.onState = (message) => this.stateChanged(message);
     this.connection.onTrouble = (trouble: Trouble) => {
+      if (trouble.kind === "refused") this.picture = null;
       this.setSession(trouble.kind);
       this.latency.forget();
       this.notice.trouble(trouble);
@@ -160,6 +164,7 @@ export class Page {
   private welcome(hello: Hello): void {
     if (JSON.stringify(hello) !== JSON.stringify(this.hello)) {
       this.hello = hello;
+      this.picture = null; // it was fitted to another world
       this.controls = new Controls(hello.action_space, hello.fps);
       this.controls.onSlot = (slot) => this.touch.showSlot(slot);
       this.keyboard = new Keyboard(this.controls);
@@ -198,16 +203,19 @@ export class Page {
 
   private async beginFrom(file: Blob): Promise<void> {
     const { width, height } = this.hello!;
+    const offered = ++this.numOffered;
     try {
       const jpeg = await fitPicture(file, width, height);
-      this.picture = await jpeg.arrayBuffer();
+      const bytes = await jpeg.arrayBuffer();
+      // Meanwhile the player chose something else, or plays: what was chosen last counts.
+      if (offered !== this.numOffered || this.phase === "playing") return;
+      this.picture = bytes;
       this.menu.showPicture(URL.createObjectURL(jpeg));
+      this.connection.send(packPicture(bytes));
+      this.enter("title");
     } catch {
       this.hint("That file is not a picture that this browser can read");
-      return;
     }
-    this.connection.send(packPicture(this.picture));
-    this.enter("title");
   }
 
   private command(command: string, details: Record<string, unknown> = {}): void {

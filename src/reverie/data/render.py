@@ -78,6 +78,12 @@ class Rendered:
             pitches[row] = space.pitch_after(before, self.actions[row])
         return pitches
 
+    def first(self, num_episodes: int) -> Rendered:
+        """Only the first episodes."""
+        boundaries = self.boundaries[: num_episodes + 1]
+        rows = int(boundaries[-1])
+        return Rendered(self.path, self.frames[:rows], self.actions[:rows], boundaries)
+
     def segments(self, length: int) -> Segments:
         """Segments of frames and actions; for latents make a `Segments` of your own over the same
         boundaries.

@@ -330,12 +330,10 @@ class Denoiser(nn.Module):
         signal: Float[Tensor, "b t"],
         step_size: Float[Tensor, "b t"],
         action: Float[Tensor, "b t a"],
-        window: int | None = None,
     ) -> Float[Tensor, "b t n c"]:
         """Clean latents of every noisy frame; noisy frame j follows context frame j and sees
-        context j-window+1..j (None: all that the network remembers).
+        context j-window+1..j.
         """
-        window = window or self.config.context
         num_frames = noisy.shape[1]
         finest = torch.full_like(context_signal, self.config.min_step_size)
         acting, condition = self.condition(
@@ -355,11 +353,11 @@ class Denoiser(nn.Module):
         shared = self.modulate(condition).unflatten(-1, (6, -1))
         for block in self.layers():
             q, k, v = block.before(x, shared, cos, sin)
-            heads = self._attend_window(q, k, v, window) if block.cached else attend(q, k, v)
+            heads = self._attend_window(q, k, v) if block.cached else attend(q, k, v)
             x = block.after(x, heads, shared)
         return self.unembed_tokens(x[:, num_frames:], condition[:, num_frames:])
 
-    def _attend_window(self, q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    def _attend_window(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[b 2t h n d]: one attention call per frame over just the keys it may see, so no mask and
         no wasted half.
         """
@@ -367,10 +365,10 @@ class Denoiser(nn.Module):
         qs, ks, vs = q.unbind(1), k.unbind(1), v.unbind(1)
         past, current = [], []
         for j in range(num_frames):
-            # A context frame sees itself and `window` frames before, as when play commits it.
-            own = slice(max(0, j - window), j + 1)
+            # A context frame sees itself and `context` frames before, as when play commits it.
+            own = slice(max(0, j - self.config.context), j + 1)
             past.append(attend(qs[j], torch.cat(ks[own], 2), torch.cat(vs[own], 2)))
-            seen = slice(max(0, j + 1 - window), j + 1)
+            seen = slice(max(0, j + 1 - self.config.context), j + 1)
             past_k, past_v = torch.cat(ks[seen], 2), torch.cat(vs[seen], 2)
             noisy = num_frames + j
             joined_k = torch.cat([past_k, ks[noisy]], 2)

@@ -28,7 +28,9 @@ class SocketLimits:
 
 
 PICTURE_COST = 100.0
-"""Messages that a picture counts for: it is decoded, and the world begins anew."""
+"""Messages that a picture counts for, but never more than a second of them: it is decoded, and the
+world begins anew.
+"""
 
 
 class FloodGauge:
@@ -43,7 +45,8 @@ class FloodGauge:
         """One more message, or what costs as much as so many. Raises ProtocolError when the bucket
         overflows.
         """
-        self._level = max(0.0, self._level - self._rate * (now_s - self._time_s)) + cost
+        leaked = self._rate * (now_s - self._time_s)
+        self._level = max(0.0, self._level - leaked) + min(cost, self._rate)
         self._time_s = now_s
         if self._level > 2.0 * self._rate:
             raise ProtocolError(

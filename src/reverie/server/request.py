@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import simplejpeg
 
-from reverie.core import ReverieError
-from reverie.server.protocol import MAX_PICTURE_SIDE, CloseCode, ProtocolError
+from reverie.server.protocol import CloseCode, ProtocolError
 from reverie.world import start_from_image
 
 if TYPE_CHECKING:
@@ -52,23 +51,19 @@ def known_start(world: World, name: Any) -> str | None:
 
 def start_from_picture(world: World, jpeg: bytes) -> Start:
     """Where a session begins that a player's picture is the start of. Raises ProtocolError on what
-    is no JPEG, or is too small or too large, and for a simulator, which knows its own places only.
+    is no JPEG of the world's size, and for a simulator, which knows its own places only.
     """
     if not world.config.denoiser:
         raise _malformed("a simulator cannot begin from a picture; choose one of its starts")
     try:
         height, width = (int(side) for side in simplejpeg.decode_jpeg_header(jpeg)[:2])
-        if max(height, width) > MAX_PICTURE_SIDE:
-            raise _malformed(
-                f"picture of {width} x {height} pixels; at most {MAX_PICTURE_SIDE} a side"
-            )
-        return start_from_image(world.config, simplejpeg.decode_jpeg(jpeg, colorspace="RGB"))
-    except ProtocolError:
-        raise
-    except ReverieError as error:
-        raise _malformed(str(error)) from None
+        # Looked at before it is decoded: the page has fitted it, others must.
+        if (height, width) == world.config.frame_shape[:2]:
+            return start_from_image(world.config, simplejpeg.decode_jpeg(jpeg, colorspace="RGB"))
     except ValueError:
         raise _malformed("the picture is not a whole JPEG") from None
+    expected = f"{world.config.width} x {world.config.height}"
+    raise _malformed(f"picture of {width} x {height} pixels; expected {expected}, the world's size")
 
 
 def known_steps(world: World, num_steps: Any) -> int:

@@ -36,9 +36,6 @@ from reverie.train.autoencoder import decode_frames, encode_all
 from reverie.train.run import Run, RunConfig, load_checkpoint, load_weights, pick_device
 from reverie.train.sheets import psnr, write_sheet
 
-PURE_NOISE_SHARE = 0.45
-"""Of the frames that learn the finest step: those that begin where play begins."""
-
 
 @dataclass(frozen=True)
 class ForcingConfig:
@@ -46,9 +43,7 @@ class ForcingConfig:
     shortcuts_from (share of the run), then the network's own half steps. own_share: of the
     sequences whose context ends in an own rollout, from own_from on. context_signal: the level past
     frames are fed at in play; training draws it from least_context_signal to 1, mostly high.
-    noise_scale: of the noise that play begins a frame with, and rollouts too. short_share: of the
-    steps in which frames see a part of the context only, down to one frame: what moves is told by
-    the action there, hardly by the past.
+    noise_scale: of the noise that play begins a frame with, and rollouts too.
     """
 
     shortcut_share: float = 0.25
@@ -56,9 +51,8 @@ class ForcingConfig:
     own_share: float = 0.5
     own_from: float = 0.35
     context_signal: float = 0.8
-    least_context_signal: float = 0.3
+    least_context_signal: float = 0.5
     noise_scale: float = 1.2
-    short_share: float = 0.5
 
 
 def train_denoiser(
@@ -94,8 +88,7 @@ def train_denoiser(
         drawn = (run_config.seed * 2**32 + step) * parallel.num_processes() + parallel.rank()
         generator = torch.Generator(device).manual_seed(drawn)
         with torch.autocast(device.type, torch.bfloat16):
-            window = forcer.draw_window(run_config.seed, step)
-            return forcer.loss(latents, actions, step / run_config.steps, window, generator)
+            return forcer.loss(latents, actions, step / run_config.steps, generator)
 
     def inspect(step: int) -> dict[str, float]:
         batch = held_out.gather(np.linspace(0, len(held_out) - 1, 4).astype(int))
@@ -155,24 +148,15 @@ class Forcing:
         self.config = config
         self.finest = network.config.min_step_size
 
-    def draw_window(self, seed: int, step: int) -> int:
-        """Frames of context that this step's frames see; the same in every process."""
-        context = self.network.config.context
-        rng = np.random.default_rng((seed, step))
-        if rng.random() >= self.config.short_share:
-            return context
-        return min(context, 2 ** int(rng.integers(round(math.log2(context)))))
-
     def loss(
         self,
         latents: Float[Tensor, "b t n c"],
         actions: Float[Tensor, "b t a"],
         progress: float,
-        window: int,
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
         """latents, actions: segments of one frame more than are predicted; progress: share of the
-        run that is done; window: frames of context that each frame sees.
+        run that is done.
         """
         config = self.config
         past, clean = latents[:, :-1], latents[:, 1:]
@@ -196,12 +180,10 @@ class Forcing:
             part = slice(0, num_shortcuts)
             given = (context[part], context_signal[part], acted[0][part])
             shortcut = self._shortcut_target(
-                given, noisy[part], signal[part], step_size[part], acted[1][part], window
+                given, noisy[part], signal[part], step_size[part], acted[1][part]
             )
             target = torch.cat([shortcut, clean[num_shortcuts:]])
-        guess = self.network(
-            context, context_signal, acted[0], noisy, signal, step_size, acted[1], window
-        )
+        guess = self.network(context, context_signal, acted[0], noisy, signal, step_size, acted[1])
         return (guess.float() - target).square().mean()
 
     def _draw_levels(
@@ -217,9 +199,9 @@ class Forcing:
         """
         shape = (batch_size, num_frames)
         drawn = torch.rand(shape, generator=generator, device=device)
-        # Pure noise is where every frame begins and where the past and the action decide alone.
-        rest = (drawn - PURE_NOISE_SHARE) / (1 - PURE_NOISE_SHARE)
-        signal = torch.where(rest < 0, 0.0, rest * (1 - self.finest / 2))
+        # Pure noise is where every frame begins and where the past and the action decide alone: one
+        # in four.
+        signal = torch.where(drawn < 0.25, 0.0, (drawn - 0.25) / 0.75 * (1 - self.finest / 2))
         step_size = torch.full(shape, self.finest, device=device)
         sizes = 2.0 ** -torch.arange(0, round(-np.log2(self.finest)), device=device)
         # The largest step, one pass from noise to frame, is what slow machines play: half of them.
@@ -241,12 +223,11 @@ class Forcing:
         signal: Float[Tensor, "b t"],
         step_size: Float[Tensor, "b t"],
         action: Float[Tensor, "b t a"],
-        window: int,
     ) -> Float[Tensor, "b t n c"]:
         half = step_size / 2
 
         def direction(at: Tensor, level: Tensor) -> Tensor:
-            clean = self.network(*given, at, level, half, action, window).float()
+            clean = self.network(*given, at, level, half, action).float()
             return (clean - at) / (1 - level)[..., None, None]
 
         first = direction(noisy, signal)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +23,9 @@ import torch
 
 from reverie import world as worlds
 from reverie.core import ReverieError
-from reverie.data.episode import Dataset
-from reverie.data.parallel import map_in_order, progress_bar
+from reverie.data.environment import code_hash
+from reverie.data.episode import Dataset, replace_text
+from reverie.data.parallel import map_as_done, progress_bar
 from reverie.data.render import FRAMES_FOLDER, Rendered, open_simulator, render
 from reverie.engine.runtimes.onnx import OnnxRuntime
 from reverie.model.weights import load_networks
@@ -31,7 +34,7 @@ from reverie.train import probe as probes
 from reverie.train.measures import SIDE_BY_SIDE, Figures, Record, Setting
 from reverie.train.players import Clip, Replay, WorldPlayer, draw_clips
 from reverie.train.probe import load_probe
-from reverie.train.report import write_page
+from reverie.train.report import LABELS, write_page
 from reverie.train.thresholds import RELEASE, missed, read_thresholds
 from reverie.world import World
 
@@ -71,7 +74,6 @@ def evaluate(
     *,
     num_steps: int = 1,
     effort: Effort = FULL,
-    seed: int = 0,
     processes: int | None = None,
 ) -> dict[str, Any]:
     """Measure a world on the test split of its data set at this number of denoising steps; writes a
@@ -81,7 +83,7 @@ def evaluate(
     report["missed"]: thresholds of the world's card (without any: of a release) that it misses.
     processes: None for one per core. Raises ReverieError on a data set of other pictures.
     """
-    thresholds = read_thresholds(world.card) or RELEASE
+    thresholds = read_thresholds(world.card, LABELS) or RELEASE
     dataset = Dataset.load(data)
     test = render(dataset, "test", cache=data / FRAMES_FOLDER)
     if test.frames.shape[1:] != world.config.frame_shape:
@@ -90,25 +92,28 @@ def evaluate(
             f"the world draws {world.config.frame_shape}: "
             "evaluate it on the data set it was trained for"
         )
+    if dataset.config.actions.space != world.config.action_space:
+        raise ReverieError(f"{data} holds other actions than the world takes; record it anew")
     out.mkdir(parents=True, exist_ok=True)
     probe = _find_probe(world, dataset, data / FRAMES_FOLDER, effort.probe_steps)
+    simulator = _simulator_code(dataset)
     settings = {
         "world": world.fingerprint,
-        "data": _digest(dataset.config.to_json(), len(test.frames)),
-        "measures": _source_digest(measures, long_play, motion, players),
-        "denoising_steps": num_steps,
+        "data": _digest(dataset.config.to_json(), [e.seed for e in dataset.split("test")]),
+        "simulator": simulator,
+        "probe": probe.name if probe else None,
+        "measures": _source_digest(measures, long_play, motion, players, sys.modules[__name__]),
         "effort": asdict(effort),
-        "seed": seed,
+        "denoising_steps": num_steps,
     }
     notes = Notes(out / f"observed_{num_steps}.jsonl", settings)
-    judging = (world.path, data, probe, num_steps, effort, seed, out)
+    judging = (world.path, data, probe, num_steps, effort, out, simulator is not None)
     judge = Judge(*judging)
     try:
         units = [unit for unit in judge.units() if unit not in notes]
         total = sum(map(judge.num_frames, units))
         with progress_bar(bool(units), "measuring", total) as advance:
-            observed = map_in_order(_open_judge, judging, units, processes)
-            for unit, records in zip(units, observed, strict=True):
+            for unit, records in map_as_done(_open_judge, judging, units, processes):
                 notes.add(unit, records)
                 advance(judge.num_frames(unit))
         report = {"world": world.config.name, "denoising_steps": num_steps}
@@ -116,25 +121,29 @@ def evaluate(
     finally:
         judge.close()
     report["missed"] = missed(report, thresholds)
+    report["not_measured"] = sorted(set(thresholds) - set(report))
+    report["settings"] = _same_but_steps(settings)
     (out / f"report_{num_steps}.json").write_text(json.dumps(report, indent=2) + "\n")
     shown = _shown(out, num_steps, effort.sessions)
     page = out / f"report_{num_steps}.html"
-    write_page(page, report, thresholds, shown, _other_steps(out, settings))
+    write_page(page, report, thresholds, shown, _other_steps(out, report))
     return report
 
 
-def _other_steps(out: Path, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _same_but_steps(settings: Mapping[str, Any]) -> str:
+    """What reports that differ in the number of denoising steps only have in common."""
+    return _digest({**settings, "denoising_steps": None})
+
+
+def _other_steps(out: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Reports beside this one that differ in the number of denoising steps only."""
-    found = []
-    for file in sorted(out.glob("observed_*.jsonl")):
-        report = out / file.name.replace("observed", "report").replace("jsonl", "json")
-        with file.open(encoding="utf-8") as lines:
-            theirs = json.loads(next(lines))
-        steps = theirs["denoising_steps"]
-        same = theirs == _plain({**settings, "denoising_steps": steps})
-        if same and steps != settings["denoising_steps"] and report.is_file():
-            found.append(json.loads(report.read_text("utf-8")))
-    return found
+    found = [json.loads(file.read_text("utf-8")) for file in sorted(out.glob("report_*.json"))]
+    return [
+        other
+        for other in found
+        if other.get("settings") == report["settings"]
+        and other["denoising_steps"] != report["denoising_steps"]
+    ]
 
 
 def _plain(value: Any) -> Any:
@@ -170,7 +179,7 @@ class Notes:
                 self._records[tuple(unit)] = records
         else:
             lines = [json.dumps(settings)]
-        file.write_text("".join(line + "\n" for line in lines), "utf-8")
+        replace_text(file, "".join(line + "\n" for line in lines))
 
     def __contains__(self, unit: Unit) -> bool:
         return unit in self._records
@@ -196,17 +205,17 @@ class Judge:
         probe: Path | None,
         num_steps: int,
         effort: Effort,
-        seed: int,
         out: Path,
+        simulated: bool,
     ) -> None:
-        self.effort, self.seed, self.out, self.num_steps = effort, seed, out, num_steps
+        self.effort, self.out, self.num_steps = effort, out, num_steps
         world = worlds.load(path)
         config = world.config
         dataset = Dataset.load(data)
         test = Rendered.load(data / FRAMES_FOLDER / "test")
         runtime = OnnxRuntime(world, num_threads=1)
         runtime.allocate(SIDE_BY_SIDE)
-        self.replay = Replay(dataset) if _can_replay(dataset) else None
+        self.replay = Replay(dataset) if simulated else None
         self.setting = Setting(
             WorldPlayer(runtime, num_steps),
             self.replay,
@@ -282,7 +291,7 @@ class Judge:
         name, first, end = unit
         if name == "sheets":
             return self._draw_sheets()
-        clips, setting, seed = self.clips(name)[first:end], self.setting, self.seed + first
+        clips, setting, seed = self.clips(name)[first:end], self.setting, first
         if name == "long_play":
             stem = self.out / f"play_{self.num_steps}_{first}"
             film, sheet = stem.with_suffix(".mp4"), stem.with_suffix(".jpg")
@@ -342,13 +351,16 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Figures]] = {
 }
 
 
-def _can_replay(dataset: Dataset) -> bool:
-    """Whether the data set's environment is at hand."""
+def _simulator_code(dataset: Dataset) -> str | None:
+    """Digest of the data set's environment; None where it is not at hand."""
     try:
-        open_simulator(dataset).close()
+        simulator = open_simulator(dataset)
     except ReverieError:
-        return False
-    return True
+        return None
+    try:
+        return code_hash(simulator.env)
+    finally:
+        simulator.close()
 
 
 def _find_probe(world: World, dataset: Dataset, cache: Path, steps: int) -> Path | None:
@@ -359,10 +371,14 @@ def _find_probe(world: World, dataset: Dataset, cache: Path, steps: int) -> Path
     if not space.camera_limit or not dataset.split("train"):
         return None
     train = render(dataset, "train", num_frames=PROBE_FRAMES, cache=cache)
-    name = f"probe_{_source_digest(probes)}_{_digest(dataset.config.to_json(), steps)}.pt"
+    # However many are rendered already: the same probe everywhere.
+    num_episodes = min(train.num_episodes, int(np.searchsorted(train.boundaries, PROBE_FRAMES)))
+    train = train.first(num_episodes)
+    learned = _digest(dataset.config.to_json(), steps, PROBE_FRAMES)
+    name = f"probe_{_source_digest(probes)}_{learned}.pt"
     if not (cache / name).is_file():
         probe = probes.train_probe(train, space, steps=steps)
-        parts = cache / (name + ".part")
+        parts = cache / f"{name}.{os.getpid()}"
         torch.save(probe.state_dict(), parts)
         parts.replace(cache / name)
     return cache / name

@@ -157,15 +157,21 @@ def observe_turns(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
 
 
 def turn_figures(records: Sequence[Record]) -> Figures:
-    """The share of each way, and the median angle over the simulator's."""
+    """The share of each way, and the angle over the simulator's: the median of each way, and of
+    those the median, and the furthest from one.
+    """
     judged = [record for record in records if record["judged"]]
     scores = {f"turns_{way}": share for way, share in _shares(judged, "way").items()}
     figures = {**scores, "turns_judged": round(len(judged) / len(records), 4)}
-    if judged:
-        ratio = float(np.median([record["ratio"] for record in judged]))
+    ratios = [
+        float(np.median([record["ratio"] for record in judged if record["way"] == way]))
+        for way in TURNS
+        if f"turns_{way}" in scores
+    ]
+    if ratios:
         figures["turns_obeyed"] = min(scores.values())
-        figures["turn_angle_ratio"] = round(ratio, 3)
-        figures["turn_angle_error"] = round(abs(ratio - 1), 3)
+        figures["turn_angle_ratio"] = round(float(np.median(ratios)), 3)
+        figures["turn_angle_error"] = round(max(abs(ratio - 1) for ratio in ratios), 3)
     return figures
 
 
@@ -278,8 +284,11 @@ def observe_memory(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
         for i in np.flatnonzero(judged).tolist():
             levels = [decibels(mean_square(ends[i], frames[-1])) for frames in drawn]
             others = levels[:i] + levels[i + 1 :]
+            # Who never looked away remembered nothing.
+            away = max(mean_square(clips[i].last[0], frame) for frame in drawn[i][::5])
             if others:
-                records.append({"way": name, "margin": levels[i] - float(np.mean(others))})
+                margin = levels[i] - float(np.mean(others)) if away >= MOVING_MSE else 0.0
+                records.append({"way": name, "margin": margin})
     return records
 
 

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.core import ActionSpace
-from reverie.data.environment import Simulator
+from reverie.core import ActionSpace, ReverieError
+from reverie.data.environment import Simulator, fingerprint, same_scene
 from reverie.data.episode import Dataset
 from reverie.data.render import Rendered, open_simulator
 from reverie.engine.runtime import Batch, Runtime
@@ -103,11 +103,13 @@ class Replay:
     ) -> Iterator[Frames]:
         """As in `Player`; the seed changes nothing."""
         used: list[Simulator] = []
+        ended: set[int] = set()  # an episode that is over stands still
         try:
-            used += [self._brought_to(clip) for clip in clips]
+            used.extend(self._brought_to(clip) for clip in clips)
             for acted in zip(*actions, strict=True):
-                for simulator, vector in zip(used, acted, strict=True):
-                    simulator.step(vector)
+                for i, (simulator, vector) in enumerate(zip(used, acted, strict=True)):
+                    if i not in ended and simulator.step(vector)[1]:
+                        ended.add(i)
                 yield np.stack([simulator.picture() for simulator in used])
         finally:
             for simulator in used:
@@ -124,6 +126,12 @@ class Replay:
         simulator.reset(episode.seed, episode.options)
         for vector in self.dataset.actions(episode)[: moment[1] - 1]:
             simulator.step(vector)
+        if not same_scene(fingerprint(simulator.picture()), fingerprint(clip.last[0])):
+            simulator.close()
+            raise ReverieError(
+                f"{self.dataset.config.env_id} no longer shows what was recorded in "
+                f"{self.dataset.path}; record it again"
+            )
         copy = simulator.clone()
         if copy is not None:
             while len(self._moments) >= KEPT_MOMENTS:

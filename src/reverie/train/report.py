@@ -24,7 +24,7 @@ LABELS = {
     "turns_obeyed": "turns, worst way",
     "turns_judged": "share of turns that could be judged",
     "turn_angle_ratio": "angle turned over the simulator's",
-    "turn_angle_error": "how far that is from one",
+    "turn_angle_error": "how far that is from one, worst way",
     "walks_forward": "walks forward",
     "walks_back": "walks back",
     "walks_left": "walks left",

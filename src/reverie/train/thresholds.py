@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,18 +53,18 @@ RELEASE = {
 """For worlds whose card says nothing."""
 
 
-def read_thresholds(card: str) -> dict[str, Threshold] | None:
+def read_thresholds(card: str, known: Collection[str]) -> dict[str, Threshold] | None:
     """The thresholds of a card; None where it has none. Raises ReverieError on ones that cannot be
-    read.
+    read, or are of no known figure.
     """
-    front = re.match(r"---\r?\n(.*?)\r?\n---\s", card, re.DOTALL)
+    front = re.match(r"\ufeff?---\r?\n(.*?)\r?\n---\s", card, re.DOTALL)
     if not front:
         return None
     import yaml
 
     try:
         data: Any = yaml.safe_load(front[1])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that there is not is a ValueError
         reason = str(error).replace("\n", " ")
         raise ReverieError(f"the card does not begin with YAML: {reason}") from None
     found = data.get("thresholds") if isinstance(data, dict) else None
@@ -72,6 +72,8 @@ def read_thresholds(card: str) -> dict[str, Threshold] | None:
         return None
     if not isinstance(found, dict):
         raise ReverieError(f'thresholds of the card are {found!r}; expected lines of name: ">= 1"')
+    if unknown := sorted({str(name) for name in found} - set(known)):
+        raise ReverieError(f"no figure {unknown[0]!r}; thresholds are of {', '.join(known)}")
     return {str(name): _parse(str(name), text) for name, text in found.items()}
 
 
