@@ -15,8 +15,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from reverie.codec import JpegCodec
 from reverie.core import Pixels
 from tests.browser.chromium import ARGUMENTS, NoChromiumError, find_chromium
+from tests.server.live import LandscapeRuntime, landscape_engine, running_server
 
 OpenPage = Callable[..., Page]
+STILL = {"reduced_motion": "reduce"}  # the title screen does not turn the view
 
 
 # One per module, not per run: while Playwright is open, other tests cannot use asyncio.run.
@@ -84,3 +86,30 @@ def columns_moved(before: Pixels, after: Pixels) -> int:
         d: np.abs(a[:, 40 - d : w - 40 - d] - b[:, 40 : w - 40]).mean() for d in range(-40, 41)
     }
     return min(errors, key=lambda d: errors[d])
+
+
+@contextlib.contextmanager
+def world(num_slots: int = 1) -> Iterator[tuple[str, LandscapeRuntime]]:
+    engine = landscape_engine(num_slots)
+    assert isinstance(engine.runtime, LandscapeRuntime)
+    with running_server(lambda: engine) as url:
+        yield url, engine.runtime
+
+
+def play(page: Page) -> None:
+    wait_until(page, "s.state === 'playing'")
+    page.click("#play")
+    wait_for_frames(page, 2)
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+    end_s = time.monotonic() + timeout_s
+    while not holds() and time.monotonic() < end_s:
+        time.sleep(0.02)
+    return holds()
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[str, LandscapeRuntime]]:
+    with world() as found:
+        yield found
