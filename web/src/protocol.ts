@@ -98,7 +98,7 @@ export function packCommand(command: string, details: Record<string, unknown> = 
   return bytes.buffer;
 }
 
-/** The session begins anew from a JPEG of at least the world's size. */
+/** The session begins anew from a JPEG of the world's size. */
 export function packPicture(jpeg: ArrayBuffer): ArrayBuffer {
   const bytes = new Uint8Array(1 + jpeg.byteLength);
   bytes[0] = 4;

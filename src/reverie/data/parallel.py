@@ -11,10 +11,10 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from rich.progress import (
@@ -30,8 +30,6 @@ from reverie.core import ReverieError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_DIED = "a process died (out of memory, or a crash in the environment); try fewer processes"
-
 _worker: Callable[[Any], Any] | None = None
 
 
@@ -45,40 +43,17 @@ def map_in_order(
     per process.
 
     Both must be importable, as must their arguments be picklable. processes: None for one per core
-    that this process may use; 1 means this process. ReverieError if it is below 1.
+    that this process may use; 1 means this process. ReverieError if it is below 1. A consumer that
+    stops early, or a job that fails, does not wait for the others.
     """
-    processes = _num_processes(processes)
-    if processes == 1 or len(jobs) <= 1:
-        worker = open_worker(*arguments)
-        yield from (worker(job) for job in jobs)
-        return
-    executor = _open_executor(min(processes, len(jobs)), open_worker, arguments)
-    try:
-        yield from executor.map(_work, jobs)
-    except BrokenProcessPool:
-        raise ReverieError(_DIED) from None
-    finally:
-        executor.shutdown(cancel_futures=True)
-
-
-def _num_processes(processes: int | None) -> int:
-    if processes is None:
-        return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    if processes < 1:
-        raise ReverieError(f"processes is {processes}; expected at least 1")
-    return processes
-
-
-def _open_executor(
-    processes: int, open_worker: Callable[..., Any], arguments: tuple[Any, ...]
-) -> ProcessPoolExecutor:
-    # Not multiprocessing.Pool: it waits for ever for a worker that was killed.
-    return ProcessPoolExecutor(
-        processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(open_worker, arguments),
-    )
+    early: dict[int, Result] = {}
+    given = 0
+    with closing(_map(open_worker, arguments, jobs, processes)) as results:
+        for number, result in results:
+            early[number] = result
+            while given in early:
+                yield early.pop(given)
+                given += 1
 
 
 def map_as_done(
@@ -87,22 +62,42 @@ def map_as_done(
     jobs: Sequence[Job],
     processes: int | None,
 ) -> Iterator[tuple[Job, Result]]:
-    """As `map_in_order`, but each job with its result as soon as it is done. A consumer that stops
-    early, or a job that fails, does not wait for the others.
-    """
-    processes = _num_processes(processes)
+    """As `map_in_order`, but each job with its result as soon as it is done."""
+    with closing(_map(open_worker, arguments, jobs, processes)) as results:
+        for number, result in results:
+            yield jobs[number], result
+
+
+def _map(
+    open_worker: Callable[..., Callable[[Job], Result]],
+    arguments: tuple[Any, ...],
+    jobs: Sequence[Job],
+    processes: int | None,
+) -> Generator[tuple[int, Result], None, None]:
+    if processes is None:
+        processes = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    if processes < 1:
+        raise ReverieError(f"processes is {processes}; expected at least 1")
     if processes == 1 or len(jobs) <= 1:
         worker = open_worker(*arguments)
-        yield from ((job, worker(job)) for job in jobs)
+        yield from ((number, worker(job)) for number, job in enumerate(jobs))
         return
     before = set(multiprocessing.active_children())
-    executor = _open_executor(min(processes, len(jobs)), open_worker, arguments)
+    # Not multiprocessing.Pool: it waits for ever for a worker that was killed.
+    executor = ProcessPoolExecutor(
+        min(processes, len(jobs)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(open_worker, arguments),
+    )
     try:
-        waiting = {executor.submit(_work, job): job for job in jobs}
-        for done in as_completed(waiting):
-            yield waiting[done], done.result()
+        numbers = {executor.submit(_work, job): number for number, job in enumerate(jobs)}
+        for done in as_completed(numbers):
+            yield numbers.pop(done), done.result()
     except BrokenProcessPool:
-        raise ReverieError(_DIED) from None
+        raise ReverieError(
+            "a process died (out of memory, or a crash in the environment); try fewer processes"
+        ) from None
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - before:
