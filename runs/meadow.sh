@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a world: record, train the autoencoder, train the denoiser, export, evaluate.
+# From nothing to a world: record, train the autoencoder, train the denoiser, distill it, export, evaluate.
 #
 #     runs/meadow.sh OUT          called by meadow_cpu.sh and meadow_cuda.sh, which set the numbers
 #
@@ -10,19 +10,21 @@ out=${1:?usage: runs/meadow.sh OUT}
 [ -n "${REVERIE:-}" ] || make dev
 reverie=${REVERIE:-.venv/bin/reverie}
 data=$out/data
-train=($reverie train)
+trainer=($reverie)
 if [ "${PROCESSES:-1}" -gt 1 ]; then # each takes its share of every batch
-    train=("$(dirname "$(command -v "$reverie")")/torchrun" --standalone --nproc-per-node "$PROCESSES" -m reverie train)
+    trainer=("$(dirname "$(command -v "$reverie")")/torchrun" --standalone --nproc-per-node "$PROCESSES" -m reverie)
 fi
 # glibc gives large buffers back to the kernel at every step: up to a third of the time goes to page faults.
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
 $reverie record reverie/Meadow-v0 --out "$data" --picture "$PICTURE" --length "${LENGTH:-600}" \
     --episodes "$EPISODES" --validation "${HELD_OUT:-20}" --test "${HELD_OUT:-20}"
-"${train[@]}" autoencoder --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
+"${trainer[@]}" train autoencoder --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
     --steps "$AUTOENCODER_STEPS" --batch-size "$AUTOENCODER_BATCH" --learning-rate "${AUTOENCODER_RATE:-1.5e-3}"
-"${train[@]}" denoiser --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
+"${trainer[@]}" train denoiser --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
     --steps "$DENOISER_STEPS" --batch-size "$DENOISER_BATCH" --learning-rate "${DENOISER_RATE:-2e-3}" ${COMPILE:-}
+"${trainer[@]}" distill --data "$data" --out "$out" --frames "$FRAMES" --threads "${THREADS:-0}" \
+    --steps "$DISTILL_STEPS" --batch-size "$DENOISER_BATCH" --learning-rate "${DISTILL_RATE:-3e-4}" ${COMPILE:-}
 $reverie export "$out" "$out/world" --data "$data" --name meadow ${STARTS:+--starts "$STARTS"}
 # A world that misses a threshold (exit code 3) is still a world; the report says what it misses.
 $reverie evaluate "$out/world" --data "$data" --out "$out/report" ${EVALUATE:-} || [ $? -eq 3 ]

@@ -26,6 +26,7 @@ MINIATURE = {
     "AUTOENCODER_BATCH": "4",
     "DENOISER_STEPS": "6",
     "DENOISER_BATCH": "8",
+    "DISTILL_STEPS": "6",
     "STARTS": "",
     "PROCESSES": "2",
     "THREADS": "1",
@@ -63,7 +64,7 @@ def test_the_recipe_ends_in_a_world_that_loads(finished: Path) -> None:
 
 
 def test_every_stage_leaves_something_to_look_at(finished: Path) -> None:
-    for stage in ("autoencoder", "denoiser"):
+    for stage in ("autoencoder", "denoiser", "distilled"):
         assert list((finished / stage / "sheets").glob("*.jpg"))
         assert (finished / stage / "losses.png").exists()
     report = json.loads((finished / "report" / "report_1.json").read_text())
@@ -73,7 +74,7 @@ def test_every_stage_leaves_something_to_look_at(finished: Path) -> None:
 
 
 def test_a_finished_recipe_does_nothing_again(finished: Path) -> None:
-    checkpoint = finished / "denoiser" / "checkpoint.pt"
+    checkpoint = finished / "distilled" / "checkpoint.pt"
     observed = finished / "report" / "observed_1.jsonl"
     before = checkpoint.read_bytes(), observed.read_bytes()
     again = run("meadow_cpu.sh", finished)

@@ -21,6 +21,7 @@ from reverie.core import ReverieError
 
 if TYPE_CHECKING:
     from reverie.engine import Engine
+    from reverie.train import run as training
 
 INTERRUPTED = 130
 USER_ERROR = 2
@@ -274,28 +275,39 @@ def record(
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
 
 
+Run = Annotated[Path, typer.Option(help="Folder of the run; every stage has its own in it.")]
+Steps = Annotated[int, typer.Option(help="Training steps of the whole stage.", min=1)]
+BatchSize = Annotated[int, typer.Option(help="Frames or segments in a step.", min=1)]
+LearningRate = Annotated[float, typer.Option(help="The highest of the schedule.")]
+NumFrames = Annotated[
+    int | None, typer.Option(help="Training frames to render; all if not given.", min=1)
+]
+SaveEvery = Annotated[float, typer.Option(help="Seconds between checkpoints.", min=1)]
+Compiled = Annotated[
+    bool, typer.Option("--compile/--no-compile", help="Compile the denoiser's layers.")
+]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0 for all.", min=0)]
+TrainingSeed = Annotated[int, typer.Option(help="Of weights, noise and order.", min=0)]
+
+
 @app.command()
 def train(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="autoencoder, then denoiser.")],
     data: Data,
-    out: Annotated[Path, typer.Option(help="Folder of the run; every stage has its own in it.")],
-    steps: Annotated[int, typer.Option(help="Training steps of the whole stage.", min=1)],
+    out: Run,
+    steps: Steps,
     size: Annotated[str, typer.Option(help="tiny, small (CPU) or large (GPU).")] = "small",
-    batch_size: Annotated[int, typer.Option(help="Frames or segments in a step.", min=1)] = 16,
-    learning_rate: Annotated[float, typer.Option(help="The highest of the schedule.")] = 1e-3,
+    batch_size: BatchSize = 16,
+    learning_rate: LearningRate = 1e-3,
     begin_with: Annotated[
         str | None,
         typer.Option(metavar="WORLD", help="Go on from a world's weights, at its size."),
     ] = None,
-    frames: Annotated[
-        int | None, typer.Option(help="Training frames to render; all if not given.", min=1)
-    ] = None,
-    save_every: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=1)] = 240.0,
-    compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Compile the denoiser's layers.")
-    ] = True,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for all.", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="Of weights, noise and order.", min=0)] = 0,
+    frames: NumFrames = None,
+    save_every: SaveEvery = 240.0,
+    compiled: Compiled = True,
+    threads: Threads = 0,
+    seed: TrainingSeed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Train one stage of a world.
@@ -304,26 +316,55 @@ def train(
     GPUs or cores, one process each: torchrun --nproc-per-node N -m reverie train ...
     """
     from reverie import world as worlds
-    from reverie.train import parallel
     from reverie.train.recipe import train_stage
     from reverie.train.run import RunConfig
 
-    config = RunConfig(
-        steps,
-        batch_size,
-        learning_rate,
-        save_every_s=save_every,
-        seed=seed,
-        threads=threads,
-        compile=compiled,
-    )
+    options = {"save_every_s": save_every, "seed": seed, "threads": threads, "compile": compiled}
+    config = RunConfig(steps, batch_size, learning_rate, **options)
     world = worlds.load(begin_with) if begin_with else None
-    trained = train_stage(stage, data, out, size, config, frames, world)
-    if trained.step < steps:  # stopped with Ctrl-C: whatever comes next must not run on it
+    _report_stage(train_stage(stage, data, out, size, config, frames, world), as_json)
+
+
+@app.command()
+def distill(
+    data: Data,
+    out: Run,
+    steps: Steps,
+    guide_keys: Annotated[float, typer.Option(help="Added, of what held keys change.")] = 1.0,
+    guide_past: Annotated[float, typer.Option(help="Added, of what a clear past changes.")] = 0.3,
+    batch_size: BatchSize = 16,
+    learning_rate: LearningRate = 3e-4,
+    frames: NumFrames = None,
+    save_every: SaveEvery = 240.0,
+    compiled: Compiled = True,
+    threads: Threads = 0,
+    seed: TrainingSeed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Teach a run's denoiser to draw, in the few steps of play, what guidance would draw.
+
+    Stops and goes on as `train` does; `export` takes the distilled network where there is one.
+    """
+    from reverie.train.distill import GuidanceConfig
+    from reverie.train.recipe import distill_stage
+    from reverie.train.run import RunConfig
+
+    options = {"save_every_s": save_every, "seed": seed, "threads": threads, "compile": compiled}
+    config = RunConfig(steps, batch_size, learning_rate, ema_decay=0.995, **options)
+    guidance = GuidanceConfig(guide_keys, guide_past)
+    _report_stage(distill_stage(data, out, config, guidance, frames), as_json)
+
+
+def _report_stage(trained: training.Run, as_json: bool) -> None:
+    """Of a stage that is done; a stage that was stopped is an exit code."""
+    from reverie.train import parallel
+
+    if trained.step < trained.config.steps:  # whatever comes next must not run on it
         raise typer.Exit(INTERRUPTED)
-    summary = {"path": str(trained.folder), "stage": stage, "steps": trained.step}
+    folder, steps = trained.folder, trained.step
     if parallel.rank() == 0:
-        _report(summary, f"{trained.folder}: trained for {trained.step} steps", as_json)
+        summary = {"path": str(folder), "stage": folder.name, "steps": steps}
+        _report(summary, f"{folder}: trained for {steps} steps", as_json)
 
 
 @app.command()

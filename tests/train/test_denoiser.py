@@ -24,7 +24,7 @@ def forcing() -> Forcing:
 
 def test_levels_lie_on_the_grid_of_their_step_size(forcing: Forcing) -> None:
     generator = torch.Generator().manual_seed(0)
-    signal, step_size = forcing._draw_levels(64, 32, 4, generator, torch.device("cpu"))
+    signal, step_size = forcing.draw_levels(64, 32, 4, generator, torch.device("cpu"))
     assert (step_size[32:] == CONFIG.min_step_size).all()
     assert set(step_size[:32].unique().tolist()) == {1.0, 0.5, 0.25}
     cells = signal[:32] / step_size[:32]
@@ -62,7 +62,7 @@ def test_rollouts_end_sequences_of_both_halves_of_a_batch(forcing: Forcing) -> N
     """
     past = normalise(torch.randn(8, 3, 2, 8))
     generator = torch.Generator().manual_seed(3)
-    mixed = forcing._with_rollouts(past, torch.zeros(8, 3, 3), generator)
+    mixed = forcing.with_rollouts(past, torch.zeros(8, 3, 3), generator)
     own = (mixed != past).flatten(2).any(2)
     assert not own[:, 0].any()
     assert own[:4, -1].any()
@@ -75,7 +75,7 @@ def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
     network, signal = forcing.network, forcing.config.context_signal
     torch.nn.init.normal_(network.unembed.weight)
     past, actions = normalise(torch.randn(1, 3, 2, 8)), torch.randn(1, 3, 3)
-    rolled = Forcing(network, ForcingConfig(own_share=1.0))._with_rollouts(
+    rolled = Forcing(network, ForcingConfig(own_share=1.0)).with_rollouts(
         past, actions, torch.Generator().manual_seed(0)
     )
     generator = torch.Generator().manual_seed(0)
@@ -91,7 +91,7 @@ def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
         sampler.commit([0], frame, noise[1], actions[:, index], [index], signal)
 
 
-def test_the_smallest_batch_trains_with_rollouts_and_larger_steps(forcing: Forcing) -> None:
+def test_the_smallest_batch_trainswith_rollouts_and_larger_steps(forcing: Forcing) -> None:
     generator = torch.Generator().manual_seed(0)
     latents = normalise(torch.randn(1, 4, 2, 8))
     assert forcing.loss(latents, torch.zeros(1, 4, 3), 1.0, generator).isfinite()

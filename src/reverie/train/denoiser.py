@@ -19,6 +19,7 @@ import shutil
 import sysconfig
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -52,33 +53,55 @@ class ForcingConfig:
     own_from: float = 0.35
     context_signal: float = 0.8
     least_context_signal: float = 0.5
-    noise_scale: float = 1.2
+    noise_scale: float = 1.1
+
+
+class Objective(Protocol):
+    """What a run makes a network learn: the first of those that it needs."""
+
+    networks: tuple[Denoiser, ...]
+    config: ForcingConfig
+
+    def loss(
+        self,
+        latents: Float[Tensor, "b t n c"],
+        actions: Float[Tensor, "b t a"],
+        progress: float,
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """Of segments of one frame more than are predicted; progress: share of the run that is
+        done.
+        """
+        ...
 
 
 def train_denoiser(
     folder: Path,
-    network: Denoiser,
-    forcing: ForcingConfig,
+    objective: Objective,
     run_config: RunConfig,
     autoencoder: Autoencoder,
     train: Rendered,
     validation: Rendered,
     space: ActionSpace,
 ) -> Run:
-    """Train a network, new or trained before, in `folder`; goes on from the checkpoint there."""
+    """Train the objective's network, new or trained before, in `folder`; goes on from the
+    checkpoint there.
+    """
     device = pick_device(run_config.threads)
     torch.manual_seed(run_config.seed)
+    for needed in objective.networks:
+        needed.to(device)
+    network = objective.networks[0]
     config = network.config
-    network = network.to(device)
     run = Run(folder, run_config, network, make_optimizers(network), {"denoiser": asdict(config)})
     if run_config.compile and _can_compile():
-        network.compile_blocks()
+        for needed in objective.networks:
+            needed.compile_blocks()
     with parallel.first_alone():
         segments = latent_segments(folder, "train", autoencoder, train, space, config.context + 1)
         held_out = latent_segments(
             folder, "validation", autoencoder, validation, space, config.context + 65
         )
-    forcer = Forcing(network, forcing)
 
     def train_step(step: int) -> Tensor:
         batch = segments.draw(run_config.batch_size, run_config.seed, step)
@@ -88,12 +111,12 @@ def train_denoiser(
         drawn = (run_config.seed * 2**32 + step) * parallel.num_processes() + parallel.rank()
         generator = torch.Generator(device).manual_seed(drawn)
         with torch.autocast(device.type, torch.bfloat16):
-            return forcer.loss(latents, actions, step / run_config.steps, generator)
+            return objective.loss(latents, actions, step / run_config.steps, generator)
 
     def inspect(step: int) -> dict[str, float]:
         batch = held_out.gather(np.linspace(0, len(held_out) - 1, 4).astype(int))
         sheet = folder / "sheets" / f"{step:06}.jpg"
-        return inspect_rollout(network, autoencoder, batch, forcing, sheet)
+        return inspect_rollout(network, autoencoder, batch, objective.config, sheet)
 
     run.train(train_step, inspect)
     return run
@@ -145,6 +168,7 @@ class Forcing:
 
     def __init__(self, network: Denoiser, config: ForcingConfig) -> None:
         self.network = network
+        self.networks = (network,)
         self.config = config
         self.finest = network.config.min_step_size
 
@@ -163,15 +187,15 @@ class Forcing:
         acted = (actions[:, :-1], actions[:, 1:])
         batch_size, num_frames = clean.shape[:2]
         noise = torch.randn(clean.shape, generator=generator, device=clean.device)
-        if config.own_share and progress >= config.own_from:
-            past = self._with_rollouts(past, acted[0], generator)
+        if progress >= config.own_from:
+            past = self.with_rollouts(past, acted[0], generator)
         drawn = torch.rand(batch_size, num_frames, generator=generator, device=clean.device)
         context_signal = 1 - (1 - config.least_context_signal) * drawn.square()
         context_noise = torch.randn(past.shape, generator=generator, device=past.device)
         context = mix(past, context_noise, context_signal)
 
         num_shortcuts = math.ceil(batch_size * config.shortcut_share)
-        signal, step_size = self._draw_levels(
+        signal, step_size = self.draw_levels(
             batch_size, num_shortcuts, num_frames, generator, clean.device
         )
         noisy = mix(clean, noise, signal)
@@ -186,7 +210,7 @@ class Forcing:
         guess = self.network(context, context_signal, acted[0], noisy, signal, step_size, acted[1])
         return (guess.float() - target).square().mean()
 
-    def _draw_levels(
+    def draw_levels(
         self,
         batch_size: int,
         num_shortcuts: int,
@@ -235,14 +259,14 @@ class Forcing:
         return noisy + (1 - signal)[..., None, None] * (first + second) / 2
 
     @torch.no_grad()
-    def _with_rollouts(
+    def with_rollouts(
         self, past: Tensor, actions: Tensor, generator: torch.Generator
     ) -> Float[Tensor, "b t n c"]:
         """Some sequences with their end replaced by what the network itself plays on from there:
         one pass a frame, by the true actions. actions[:, t] led into past[:, t].
         """
         count, num_frames = math.ceil(len(past) * self.config.own_share), past.shape[1]
-        if num_frames < 2:
+        if not count or num_frames < 2:
             return past
         # Spread over the batch, which begins with the sequences that learn larger steps: those are
         # the ones play uses, so they above all must know the network's own frames.

@@ -1,6 +1,6 @@
 """The stages from a data set to a world, as the command line and `runs/` call them.
 
-    record -> train autoencoder -> train denoiser -> export -> evaluate
+    record -> train autoencoder -> train denoiser -> distill -> export -> evaluate
 
 A run's folder holds one folder per stage; every stage goes on from its checkpoint, and does nothing
 when it is finished.
@@ -19,18 +19,21 @@ import torch
 
 from reverie.core import ActionSpace, ReverieError
 from reverie.data.episode import Dataset
-from reverie.data.render import FRAMES_FOLDER, led_into, open_simulator, play_back, render
+from reverie.data.render import FRAMES_FOLDER, Rendered, led_into, open_simulator, play_back, render
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.weights import load_networks
 from reverie.train import parallel
 from reverie.train.autoencoder import load_autoencoder, train_autoencoder
-from reverie.train.denoiser import ForcingConfig, load_denoiser, train_denoiser
+from reverie.train.denoiser import Forcing, ForcingConfig, load_denoiser, train_denoiser
+from reverie.train.distill import Distillation, GuidanceConfig
 from reverie.train.export import export_world
 from reverie.train.run import Run, RunConfig
 from reverie.world import Start, World
 
 STAGES = ("autoencoder", "denoiser")
+DISTILLED = "distilled"
+"""The folder of the last stage, beside those of the others."""
 VIEW_DEG = 79.0
 """How wide a first-person picture is; Meadow's 74 degrees, whose edges move faster."""
 MAX_KEYS = 16
@@ -76,6 +79,49 @@ def train_stage(
     """
     _expect_one_of("stage", stage, STAGES)
     _expect_one_of("size", size, SIZES)
+    dataset, space = _open(data, config)
+    if begin_with and begin_with.config.action_space != space:
+        raise ReverieError(
+            f"{data} has other actions than the world {begin_with.config.name!r}; "
+            "record with the environment that the world was trained for, or train from scratch"
+        )
+    networks = load_networks(begin_with) if begin_with else None
+    autoencoder = networks[0] if networks else Autoencoder(SIZES[size].autoencoder)
+    train, validation = _render(dataset, autoencoder.config, num_frames)
+    if stage == "autoencoder":
+        autoencoder.train().requires_grad_(True)
+        return train_autoencoder(out / stage, autoencoder, config, train, validation)
+    autoencoder = load_autoencoder(out / "autoencoder")
+    if networks:
+        # It already knows the dynamics: it learns larger steps and its own frames at once.
+        forcing = ForcingConfig(shortcuts_from=0.0, own_from=0.0)
+        objective = Forcing(networks[1].train().requires_grad_(True), forcing)
+    else:
+        objective = Forcing(_new_denoiser(autoencoder.config, space, size), ForcingConfig())
+    return train_denoiser(out / stage, objective, config, autoencoder, train, validation, space)
+
+
+def distill_stage(
+    data: Path,
+    out: Path,
+    config: RunConfig,
+    guidance: GuidanceConfig,
+    num_frames: int | None = None,
+) -> Run:
+    """Distill a run's denoiser; num_frames as in `train_stage`. Raises ReverieError where a stage
+    before is missing, or was trained for other data.
+    """
+    dataset, space = _open(data, config)
+    autoencoder, teacher = load_autoencoder(out / "autoencoder"), load_denoiser(out / "denoiser")
+    if teacher.config.action_width != space.told_width:
+        raise ReverieError(f"{data} has other actions than the denoiser of {out} was trained for")
+    train, validation = _render(dataset, autoencoder.config, num_frames)
+    objective = Distillation(teacher, guidance, ForcingConfig(), len(space.keys))
+    return train_denoiser(out / DISTILLED, objective, config, autoencoder, train, validation, space)
+
+
+def _open(data: Path, config: RunConfig) -> tuple[Dataset, ActionSpace]:
+    """A data set that a player's actions fit, in every process of the run."""
     dataset = Dataset.load(data)
     space = dataset.config.actions.space
     if space is None or len(space.keys) > MAX_KEYS:
@@ -86,36 +132,24 @@ def train_stage(
     torch.manual_seed(config.seed)
     parallel.join_processes()
     parallel.share_of(config.batch_size)
-    if begin_with and begin_with.config.action_space != space:
-        raise ReverieError(
-            f"{data} has other actions than the world {begin_with.config.name!r}; "
-            "record with the environment that the world was trained for, or train from scratch"
-        )
-    networks = load_networks(begin_with) if begin_with else None
-    autoencoder = networks[0] if networks else Autoencoder(SIZES[size].autoencoder)
-    width, height = autoencoder.config.width, autoencoder.config.height
+    return dataset, space
+
+
+def _render(
+    dataset: Dataset, pictures: AutoencoderConfig, num_frames: int | None
+) -> tuple[Rendered, Rendered]:
+    """The train and validation splits, drawn once."""
+    width, height = pictures.width, pictures.height
     if (dataset.config.width, dataset.config.height) != (width, height):
         raise ReverieError(
-            f"{data} draws {dataset.config.width}x{dataset.config.height} pictures, the network "
-            f"is for {width}x{height}: record with --picture {width}x{height}"
+            f"{dataset.path} draws {dataset.config.width}x{dataset.config.height} pictures, the "
+            f"network is for {width}x{height}: record with --picture {width}x{height}"
         )
-    cache = data / FRAMES_FOLDER
+    cache = dataset.path / FRAMES_FOLDER
     with parallel.first_alone():
         train = render(dataset, "train", num_frames=num_frames, cache=cache)
         validation = render(dataset, "validation", cache=cache)
-    if stage == "autoencoder":
-        autoencoder.train().requires_grad_(True)
-        return train_autoencoder(out / stage, autoencoder, config, train, validation)
-    autoencoder = load_autoencoder(out / "autoencoder")
-    if networks:
-        denoiser = networks[1].train().requires_grad_(True)
-    else:
-        denoiser = _new_denoiser(autoencoder.config, space, size)
-    # A network that already knows the dynamics learns larger steps and its own frames at once.
-    forcing = ForcingConfig(shortcuts_from=0.0, own_from=0.0) if networks else ForcingConfig()
-    return train_denoiser(
-        out / stage, denoiser, forcing, config, autoencoder, train, validation, space
-    )
+    return train, validation
 
 
 def _new_denoiser(pictures: AutoencoderConfig, space: ActionSpace, size: str) -> Denoiser:
@@ -142,7 +176,9 @@ def export_run(
     space = dataset.config.actions.space
     if not isinstance(space, ActionSpace):
         raise ReverieError(f"{data} has no action space that a player could use")
-    autoencoder, denoiser = load_autoencoder(out / "autoencoder"), load_denoiser(out / "denoiser")
+    autoencoder = load_autoencoder(out / "autoencoder")
+    distilled = (out / DISTILLED / "checkpoint.pt").exists()
+    denoiser = load_denoiser(out / (DISTILLED if distilled else "denoiser"))
     wanted = json.loads(starts.read_text()) if starts else _default_starts(dataset)
     clips = [_cut_start(dataset, space, moment, denoiser.config.context) for moment in wanted]
     fps = round(dataset.config.fps)
