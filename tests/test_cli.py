@@ -14,6 +14,7 @@ import pytest
 
 from reverie import cli, server, world
 from reverie.core import ReverieError
+from reverie.data.episode import Dataset
 from reverie.train.evaluate import FULL, QUICK
 
 
@@ -264,7 +265,8 @@ TRAIN = ("train", "autoencoder", "--data", "data", "--out", "run", "--steps", "1
 def test_train_tells_a_stopped_run_from_a_finished_one(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reached: int, code: int
 ):
-    calls = Calls(SimpleNamespace(folder=Path("run/autoencoder"), step=reached))
+    config = SimpleNamespace(steps=100)
+    calls = Calls(SimpleNamespace(folder=Path("run/autoencoder"), step=reached, config=config))
     monkeypatch.setattr("reverie.train.recipe.train_stage", calls)
     given = run(capsys, *TRAIN, "--size", "tiny", "--save-every", "60", "--json")
     assert given[0] == code
@@ -274,6 +276,31 @@ def test_train_tells_a_stopped_run_from_a_finished_one(
     assert (num_frames, begin_with) == (None, None)
     if code == 0:
         assert json.loads(given[1])["steps"] == 100
+
+
+def test_distill_tells_how_much_to_guide(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    config = SimpleNamespace(steps=100)
+    calls = Calls(SimpleNamespace(folder=Path("run/distilled"), step=100, config=config))
+    monkeypatch.setattr("reverie.train.recipe.distill_stage", calls)
+    given = run(capsys, "distill", *TRAIN[2:], "--guide-past", "0.5", "--json")
+    assert given[0] == 0
+    data, folder, config, guidance, num_frames = calls[0][0]
+    assert (data, folder, config.steps, num_frames) == (Path("data"), Path("run"), 100, None)
+    assert (guidance.keys, guidance.past) == (1.0, 0.5)
+    assert json.loads(given[1]) == {"path": "run/distilled", "stage": "distilled", "steps": 100}
+
+
+def test_distill_needs_a_denoiser(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, meadow_set: Dataset
+):
+    code, _, err = run(
+        capsys, "distill", "--steps", "1", "--data", str(meadow_set.path), "--out", str(tmp_path)
+    )
+    assert code == 2
+    assert "train this stage first" in err
+    assert err.count("\n") == 1
 
 
 def test_train_without_a_data_set_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path):
