@@ -24,7 +24,7 @@ $reverie record reverie/Meadow-v0 --out "$data" --picture "$PICTURE" --length "$
 "${trainer[@]}" train denoiser --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
     --steps "$DENOISER_STEPS" --batch-size "$DENOISER_BATCH" --learning-rate "${DENOISER_RATE:-2e-3}" ${COMPILE:-}
 "${trainer[@]}" distill --data "$data" --out "$out" --frames "$FRAMES" --threads "${THREADS:-0}" \
-    --steps "$DISTILL_STEPS" --batch-size "$DENOISER_BATCH" --learning-rate "${DISTILL_RATE:-3e-4}" ${COMPILE:-}
+    --steps "$DISTILL_STEPS" --batch-size "$DENOISER_BATCH" --learning-rate "${DISTILL_RATE:-5e-4}" ${COMPILE:-}
 $reverie export "$out" "$out/world" --data "$data" --name meadow ${STARTS:+--starts "$STARTS"}
 # A world that misses a threshold (exit code 3) is still a world; the report says what it misses.
 $reverie evaluate "$out/world" --data "$data" --out "$out/report" ${EVALUATE:-} || [ $? -eq 3 ]

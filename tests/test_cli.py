@@ -284,11 +284,11 @@ def test_distill_tells_how_much_to_guide(
     config = SimpleNamespace(steps=100)
     calls = Calls(SimpleNamespace(folder=Path("run/distilled"), step=100, config=config))
     monkeypatch.setattr("reverie.train.recipe.distill_stage", calls)
-    given = run(capsys, "distill", *TRAIN[2:], "--guide-past", "0.5", "--json")
+    given = run(capsys, "distill", *TRAIN[2:], "--guidance", "0.5", "--json")
     assert given[0] == 0
     data, folder, config, guidance, num_frames = calls[0][0]
     assert (data, folder, config.steps, num_frames) == (Path("data"), Path("run"), 100, None)
-    assert (guidance.keys, guidance.past) == (1.0, 0.5)
+    assert guidance.amount == 0.5
     assert json.loads(given[1]) == {"path": "run/distilled", "stage": "distilled", "steps": 100}
 
 

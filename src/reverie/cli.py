@@ -330,10 +330,9 @@ def distill(
     data: Data,
     out: Run,
     steps: Steps,
-    guide_keys: Annotated[float, typer.Option(help="Added, of what held keys change.")] = 1.0,
-    guide_past: Annotated[float, typer.Option(help="Added, of what a clear past changes.")] = 0.3,
+    guidance: Annotated[float, typer.Option(help="Added, of what the action changes.")] = 1.0,
     batch_size: BatchSize = 16,
-    learning_rate: LearningRate = 3e-4,
+    learning_rate: LearningRate = 5e-4,
     frames: NumFrames = None,
     save_every: SaveEvery = 240.0,
     compiled: Compiled = True,
@@ -350,9 +349,9 @@ def distill(
     from reverie.train.run import RunConfig
 
     options = {"save_every_s": save_every, "seed": seed, "threads": threads, "compile": compiled}
-    config = RunConfig(steps, batch_size, learning_rate, ema_decay=0.995, **options)
-    guidance = GuidanceConfig(guide_keys, guide_past)
-    _report_stage(distill_stage(data, out, config, guidance, frames), as_json)
+    config = RunConfig(steps, batch_size, learning_rate, ema_decay=0.99, **options)
+    trained = distill_stage(data, out, config, GuidanceConfig(guidance), frames)
+    _report_stage(trained, as_json)
 
 
 def _report_stage(trained: training.Run, as_json: bool) -> None:

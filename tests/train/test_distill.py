@@ -23,31 +23,27 @@ def teacher() -> Denoiser:
 
 
 @pytest.mark.parametrize("key", [0.0, 1.0])
-def test_what_a_key_and_a_clear_past_change_is_added(
-    monkeypatch: pytest.MonkeyPatch, key: float
-) -> None:
-    """f = key + the level of the past; the student draws 0."""
-    distillation = Distillation(teacher(), GuidanceConfig(2.0, 0.5, 0.25), FORCING, num_keys=1)
+def test_what_an_action_changes_is_added(monkeypatch: pytest.MonkeyPatch, key: float) -> None:
+    """f = key + turn + what else is told, as heard; the student draws 0."""
+    distillation = Distillation(teacher(), GuidanceConfig(2.0, 0.5), FORCING, num_keys=1)
 
-    def say(
-        _a: Tensor, level: Tensor, _c: Tensor, noisy: Tensor, _d: Tensor, _e: Tensor, action: Tensor
-    ) -> Tensor:
-        return torch.zeros_like(noisy) + (action[..., 0] + level)[..., None, None]
+    def say(*given: Tensor) -> Tensor:
+        return torch.zeros_like(given[3]) + given[-1].sum(-1)[..., None, None]
 
-    def nothing(_a: Tensor, _b: Tensor, _c: Tensor, noisy: Tensor, *_: Tensor) -> Tensor:
-        return torch.zeros_like(noisy)
+    def nothing(*given: Tensor) -> Tensor:
+        return torch.zeros_like(given[3])
 
     monkeypatch.setattr(distillation, "teacher", say)
     monkeypatch.setattr(distillation, "network", nothing)
-    actions = torch.tensor([key, 0.3, 0.1]).expand(2, 4, 3)
+    actions = torch.tensor([key, 0.3, 0.1, 0.7]).expand(2, 4, 4)
+    monkeypatch.setattr(nothing, "config", CONFIG, raising=False)
     loss = distillation.loss(torch.randn(2, 4, 2, 8), actions, 0.0, torch.Generator())
-    level = FORCING.context_signal
-    expected = key + level + 2.0 * key + 0.5 * (level - 0.25)
+    expected = (key + 0.3 + 0.1 + 0.7) + 2.0 * (key + 0.5 * 0.4)
     assert loss.item() == pytest.approx(expected**2)
 
 
 def test_without_guidance_the_student_says_what_the_teacher_says() -> None:
-    distillation = Distillation(teacher(), GuidanceConfig(0.0, 0.0), ForcingConfig(), num_keys=1)
+    distillation = Distillation(teacher(), GuidanceConfig(0.0), ForcingConfig(), num_keys=1)
     latents, actions = normalise(torch.randn(2, 4, 2, 8)), torch.randn(2, 4, 3)
     assert distillation.loss(latents, actions, 0.0, torch.Generator()).item() == 0.0
 

@@ -330,16 +330,18 @@ class Denoiser(nn.Module):
         signal: Float[Tensor, "b t"],
         step_size: Float[Tensor, "b t"],
         action: Float[Tensor, "b t a"],
+        heard: Float[Tensor, "b t a"] | None = None,
     ) -> Float[Tensor, "b t n c"]:
         """Clean latents of every noisy frame; noisy frame j follows context frame j and sees
-        context j-window+1..j.
+        context j-window+1..j. heard: what the network is told in place of the action; the camera
+        still does what the action says.
         """
         num_frames = noisy.shape[1]
         finest = torch.full_like(context_signal, self.config.min_step_size)
         acting, condition = self.condition(
             torch.cat([context_signal, signal], 1),
             torch.cat([finest, step_size], 1),
-            torch.cat([context_action, action], 1),
+            torch.cat([context_action, action if heard is None else heard], 1),
         )
         x = self.embed(torch.cat([context, noisy], 1)) + self.place + acting[:, :, None]
         (past_rows, turns), (rows, turn) = self.camera(context_action), self.camera(action)

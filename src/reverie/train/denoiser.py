@@ -53,7 +53,7 @@ class ForcingConfig:
     own_from: float = 0.35
     context_signal: float = 0.8
     least_context_signal: float = 0.5
-    noise_scale: float = 1.1
+    noise_scale: float = 1.2
 
 
 class Objective(Protocol):
