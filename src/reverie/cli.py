@@ -292,7 +292,9 @@ TrainingSeed = Annotated[int, typer.Option(help="Of weights, noise and order.", 
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(metavar="STAGE", help="autoencoder, then denoiser.")],
+    stage: Annotated[
+        str, typer.Argument(metavar="STAGE", help="autoencoder, denoiser; decoder, to polish.")
+    ],
     data: Data,
     out: Run,
     steps: Steps,

@@ -33,13 +33,20 @@ def train_autoencoder(
     run_config: RunConfig,
     train: Rendered,
     validation: Rendered,
+    decoder_only: bool = False,
 ) -> Run:
-    """Train a network, new or trained before, in `folder`; goes on from the checkpoint there."""
+    """Train a network, new or trained before, in `folder`; goes on from the checkpoint there.
+
+    decoder_only: the encoder stays, and with it the latents and every denoiser that was trained on
+    them.
+    """
     device = pick_device(run_config.threads)
     torch.manual_seed(run_config.seed)
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     settings = {"autoencoder": asdict(network.config)}
-    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=1e-4)
+    network.encoder.requires_grad_(not decoder_only)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.98), weight_decay=1e-4)
     run = Run(folder, run_config, network, [optimizer], settings)
     held_out = validation.frames[np.linspace(0, len(validation.frames) - 1, 64).astype(int)]
 

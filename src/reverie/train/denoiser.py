@@ -51,7 +51,7 @@ class ForcingConfig:
     shortcuts_from: float = 0.5
     own_share: float = 0.5
     own_from: float = 0.35
-    context_signal: float = 0.8
+    context_signal: float = 0.9
     least_context_signal: float = 0.5
     noise_scale: float = 1.2
 

@@ -1,6 +1,6 @@
 """The stages from a data set to a world, as the command line and `runs/` call them.
 
-    record -> train autoencoder -> train denoiser -> distill -> export -> evaluate
+    record -> train autoencoder -> train denoiser -> distill -> train decoder -> export -> evaluate
 
 A run's folder holds one folder per stage; every stage goes on from its checkpoint, and does nothing
 when it is finished.
@@ -31,9 +31,10 @@ from reverie.train.export import export_world
 from reverie.train.run import Run, RunConfig
 from reverie.world import Start, World
 
-STAGES = ("autoencoder", "denoiser")
+STAGES = ("autoencoder", "denoiser", "decoder")
+"""decoder: goes on alone, on the latents as they are, whenever pictures should get better."""
 DISTILLED = "distilled"
-"""The folder of the last stage, beside those of the others."""
+"""The folder of a distilled denoiser, beside those of the stages."""
 VIEW_DEG = 79.0
 """How wide a first-person picture is; Meadow's 74 degrees, whose edges move faster."""
 MAX_KEYS = 16
@@ -80,18 +81,25 @@ def train_stage(
     _expect_one_of("stage", stage, STAGES)
     _expect_one_of("size", size, SIZES)
     dataset, space = _open(data, config)
+    if begin_with and stage == "decoder":
+        raise ReverieError("the decoder goes on from the run's own; leave out the world")
     if begin_with and begin_with.config.action_space != space:
         raise ReverieError(
             f"{data} has other actions than the world {begin_with.config.name!r}; "
             "record with the environment that the world was trained for, or train from scratch"
         )
     networks = load_networks(begin_with) if begin_with else None
-    autoencoder = networks[0] if networks else Autoencoder(SIZES[size].autoencoder)
+    if stage != "autoencoder":
+        autoencoder = load_autoencoder(out / "autoencoder")
+    elif networks:
+        autoencoder = networks[0]
+    else:
+        autoencoder = Autoencoder(SIZES[size].autoencoder)
     train, validation = _render(dataset, autoencoder.config, num_frames)
-    if stage == "autoencoder":
+    if stage != "denoiser":
         autoencoder.train().requires_grad_(True)
-        return train_autoencoder(out / stage, autoencoder, config, train, validation)
-    autoencoder = load_autoencoder(out / "autoencoder")
+        part = (train, validation, stage == "decoder")
+        return train_autoencoder(out / stage, autoencoder, config, *part)
     if networks:
         # It already knows the dynamics: it learns larger steps and its own frames at once.
         forcing = ForcingConfig(shortcuts_from=0.0, own_from=0.0)
@@ -176,7 +184,7 @@ def export_run(
     space = dataset.config.actions.space
     if not isinstance(space, ActionSpace):
         raise ReverieError(f"{data} has no action space that a player could use")
-    autoencoder = load_autoencoder(out / "autoencoder")
+    autoencoder = _load_pictures(out)
     distilled = (out / DISTILLED / "checkpoint.pt").exists()
     denoiser = load_denoiser(out / (DISTILLED if distilled else "denoiser"))
     wanted = json.loads(starts.read_text()) if starts else _default_starts(dataset)
@@ -195,6 +203,21 @@ def export_run(
         context_signal=forcing.context_signal,
         noise_scale=forcing.noise_scale,
     )
+
+
+def _load_pictures(out: Path) -> Autoencoder:
+    """The autoencoder, with its decoder as it was trained last."""
+    first = load_autoencoder(out / "autoencoder")
+    if not (out / "decoder" / "checkpoint.pt").exists():
+        return first
+    last = load_autoencoder(out / "decoder")
+    weights = last.encoder.state_dict()
+    if any(not torch.equal(w, weights[name]) for name, w in first.encoder.state_dict().items()):
+        raise ReverieError(
+            f"{out / 'decoder'} reads the latents of another encoder than {out / 'autoencoder'}; "
+            "delete it and train the decoder again"
+        )
+    return last
 
 
 def _default_starts(dataset: Dataset, count: int = 4) -> list[dict[str, Any]]:
