@@ -91,7 +91,7 @@ def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
         sampler.commit([0], frame, noise[1], actions[:, index], [index], signal)
 
 
-def test_the_smallest_batch_trainswith_rollouts_and_larger_steps(forcing: Forcing) -> None:
+def test_the_smallest_batch_trains_with_rollouts_and_larger_steps(forcing: Forcing) -> None:
     generator = torch.Generator().manual_seed(0)
     latents = normalise(torch.randn(1, 4, 2, 8))
     assert forcing.loss(latents, torch.zeros(1, 4, 3), 1.0, generator).isfinite()

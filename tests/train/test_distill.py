@@ -68,3 +68,20 @@ def test_the_student_comes_to_draw_what_guidance_draws_and_the_teacher_stays() -
     assert sum(losses[-10:]) < 0.25 * sum(losses[:10])
     for name, value in distillation.teacher.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_what_is_heard_leaves_the_camera_where_the_action_turned_it() -> None:
+    network = teacher()
+    for block in network.layers():
+        torch.nn.init.normal_(block.attention.out.weight)
+    latents, levels, actions = torch.randn(1, 3, 2, 8), torch.ones(1, 3), torch.zeros(1, 3, 3)
+    turned = actions.clone()
+    turned[..., 1] = 1.0
+    given = (latents, levels, actions, latents, levels, levels)
+    assert not torch.allclose(network(*given, actions, turned), network(*given, actions))
+    for weight in network.embed_action.parameters():
+        torch.nn.init.zeros_(weight)  # deaf: only the camera's place tells one action from another
+    straight, away = network(*given, actions), network(*given, turned)
+    assert torch.equal(network(*given, actions, turned), straight)
+    assert torch.equal(network(*given, turned, actions), away)
+    assert not torch.allclose(straight, away)
