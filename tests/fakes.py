@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from reverie.core import Action, ActionSpace, ReverieError
 from reverie.engine.runtime import Batch, CostTable
+from reverie.prompts import Prompter
 from reverie.world import Start, World, WorldConfig
 
 SPACE = ActionSpace(
@@ -33,6 +35,12 @@ SPACE = ActionSpace(
         "mouse2": "use",
     },
 )
+
+
+PROMPTED = replace(
+    SPACE, attributes={"weather": ("clear", "rain"), "time_of_day": ("day", "night")}
+)
+"""The same for worlds that take prompts."""
 
 
 class FakeClock:
@@ -55,13 +63,14 @@ def fake_config(
     fps: int = 20,
     context: int = 3,
     denoising_steps: tuple[int, ...] = (1, 2, 4),
+    space: ActionSpace = SPACE,
 ) -> WorldConfig:
     return WorldConfig(
         name="fake",
         width=width,
         height=height,
         fps=fps,
-        action_space=SPACE,
+        action_space=space,
         denoising_steps=denoising_steps,
         context=context,
         context_signal=0.9,
@@ -71,12 +80,14 @@ def fake_config(
 def fake_world(config: WorldConfig | None = None, num_starts: int = 2) -> World:
     """A world without a folder; its starts differ in brightness."""
     config = config or fake_config()
-    idle = np.tile(SPACE.encode(Action()), (config.context, 1))
+    idle = np.tile(config.action_space.encode(Action()), (config.context, 1))
     starts = []
     for i in range(num_starts):
         frames = np.full((config.context, *config.frame_shape), 50 * i, np.uint8)
         starts.append(Start(f"start-{i}", f"Start {i}", frames, idle))
-    return World(Path("fake"), config, tuple(starts))
+    attributes = config.action_space.attributes
+    prompter = Prompter.fit(attributes) if attributes else None
+    return World(Path("fake"), config, tuple(starts), prompter)
 
 
 def fake_picture(config: WorldConfig, place: NDArray[np.int64]) -> NDArray[np.uint8]:

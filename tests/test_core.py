@@ -41,3 +41,33 @@ def test_limits_that_leave_out_level_are_refused() -> None:
     with pytest.raises(ValueError, match="pitch_limits"):
         ActionSpace((), 10.0, pitch_limits=(10.0, 20.0))
     assert ActionSpace(**SPACE.to_json()) == SPACE
+
+
+def test_attributes_lie_between_slots_and_pitch() -> None:
+    space = ActionSpace(
+        ("w",), 10.0, 2, attributes={"sky": ("day", "night"), "air": ("dry", "wet")}
+    )
+    vector = space.encode(Action({"w"}, slot=2, attributes={"air": "wet"}))
+    assert vector.tolist() == [1, 0, 0, 0, 1, 1, 0, 0, 1]
+    assert space.decode(vector).attributes == {"sky": "day", "air": "wet"}
+    assert space.tell(vector, -5.0).tolist() == [*vector.tolist(), -0.5]
+    assert ActionSpace(**space.to_json()) == space
+    assert "attributes" not in SPACE.to_json()  # what was written before there were any still fits
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"air": "purple"}, r"air is 'purple'; expected one of \['dry', 'wet'\]"),
+        ({"mood": "good"}, r"unknown attributes \['mood'\]; this world knows \['air'\]"),
+    ],
+)
+def test_unknown_attributes_are_refused(attributes: dict[str, str], message: str) -> None:
+    space = ActionSpace((), attributes={"air": ("dry", "wet")})
+    with pytest.raises(ValueError, match=message):
+        space.encode(Action(attributes=attributes))
+
+
+def test_an_attribute_has_a_choice() -> None:
+    with pytest.raises(ValueError, match="expected several, none twice"):
+        ActionSpace((), attributes={"air": ("dry",)})

@@ -13,7 +13,7 @@ from reverie.client import LocalWorld, load
 from reverie.codec.video import write_video
 from reverie.core import Action, ReverieError
 from reverie.generate import generate, parse_script, read_script
-from tests.fakes import SPACE
+from tests.fakes import PROMPTED, fake_config, fake_world
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def frames_of(path: Path) -> np.ndarray:
         return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
 
 
-def test_a_script_is_one_action_per_frame(tmp_path: Path) -> None:
+def test_a_script_is_one_action_per_frame(world: LocalWorld, tmp_path: Path) -> None:
     file = tmp_path / "walk.json"
     file.write_text('[{"keys": ["w"], "mouse": [5, -1], "slot": 2, "frames": 3}, {}]')
     walk = Action({"w"}, (5, -1), 2)
-    assert read_script(file, SPACE) == [walk, walk, walk, Action()]
+    assert read_script(file, world) == [walk, walk, walk, Action()]
 
 
 @pytest.mark.parametrize(
@@ -47,26 +47,36 @@ def test_a_script_is_one_action_per_frame(tmp_path: Path) -> None:
         ([{"mouse": [1, "2"]}], "mouse is"),
         ([{"mouse": [float("inf"), 0]}], "not finite"),
         ([{"slot": 9}], "slot 9 is not one of 1..6"),
+        ([{"prompt": "rain"}], "takes no prompts"),
+        ([{"prompt": 5}], "prompt is 5; expected a text"),
         ([{"frames": 0}], "frames is 0; expected a whole number from 1"),
         ([{"frames": 2.5}], "frames is 2.5"),
         ([{"frames": 10**9}], "more than 1000000 frames"),
     ],
 )
-def test_a_wrong_script_says_where(data: Any, message: str) -> None:
+def test_a_wrong_script_says_where(data: Any, message: str, world: LocalWorld) -> None:
     with pytest.raises(ReverieError, match=message) as caught:
-        parse_script(data, SPACE)
+        parse_script(data, world)
     assert "\n" not in str(caught.value)
 
 
-def test_a_script_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_script_can_wish() -> None:
+    world = fake_world(fake_config(space=PROMPTED))
+    (action,) = parse_script([{"prompt": "a rainy night"}], world)
+    assert action.attributes == {"weather": "rain", "time_of_day": "night"}
+    with pytest.raises(ReverieError, match="entry 1: this world does not know 'a castle'; it can"):
+        parse_script([{"prompt": "a castle"}], world)
+
+
+def test_a_script_that_cannot_be_read(world: LocalWorld, tmp_path: Path) -> None:
     with pytest.raises(ReverieError, match=r"cannot read .*gone\.json: No such file"):
-        read_script(tmp_path / "gone.json", SPACE)
+        read_script(tmp_path / "gone.json", world)
     (tmp_path / "bad.json").write_text("w*40")
     with pytest.raises(ReverieError, match=r"bad\.json is not JSON"):
-        read_script(tmp_path / "bad.json", SPACE)
+        read_script(tmp_path / "bad.json", world)
     (tmp_path / "odd.json").write_text(json.dumps([{"slot": 0}]))
     with pytest.raises(ReverieError, match=r"odd\.json: entry 1: slot is 0"):
-        read_script(tmp_path / "odd.json", SPACE)
+        read_script(tmp_path / "odd.json", world)
 
 
 def test_a_film_shows_what_a_session_draws(world: LocalWorld, tmp_path: Path) -> None:

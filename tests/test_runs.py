@@ -68,6 +68,16 @@ def test_the_recipe_ends_in_a_world_that_loads(finished: Path) -> None:
     assert (world.config.width, world.config.height) == (64, 32)
     assert len(world.starts) == 2
     assert not world.config.name.startswith("random")
+    for stage in ("autoencoder", "denoiser", "distilled", "decoder"):
+        assert f"| {stage} | 6 x " in world.card
+
+
+def test_the_world_of_the_gpu_recipe_takes_prompts(finished: Path) -> None:
+    world = worlds.load(finished / "world")
+    assert world.understand("a snowy evening") == {"time_of_day": "dusk", "weather": "snow"}
+    assert "a snowy evening" in world.config.prompts
+    report = json.loads((finished / "report" / "report_1.json").read_text())
+    assert {"prompts_obeyed", "prompts_keep_place"} <= set(report)
 
 
 def test_every_stage_leaves_something_to_look_at(finished: Path) -> None:

@@ -14,7 +14,7 @@ from reverie.session import (
     StateError,
     transition,
 )
-from tests.fakes import SPACE
+from tests.fakes import PROMPTED, SPACE
 
 turns = st.floats(-3, 3, width=32)
 
@@ -145,3 +145,16 @@ def test_a_bad_transition_names_both_states() -> None:
     with pytest.raises(StateError, match="queued cannot become playing"):
         session.become(SessionState.PLAYING)
     assert session.state is SessionState.QUEUED
+
+
+def test_attributes_are_told_apart_from_actions_and_stay() -> None:
+    mailbox = ActionMailbox(PROMPTED)
+    mailbox.tell(PROMPTED.encode_attributes({"weather": "rain"}))
+    mailbox.put(PROMPTED.encode(Action({"forward"}, slot=2)), 1, 0.0)
+    rain = {"weather": "rain"}
+    expected = PROMPTED.encode(Action({"forward"}, slot=2, attributes=rain))
+    np.testing.assert_array_equal(mailbox.read().vector, expected)
+    mailbox.clear()
+    expected = PROMPTED.encode(Action(slot=2, attributes=rain))
+    np.testing.assert_array_equal(mailbox.read().vector, expected)
+    assert PROMPTED.decode_attributes(mailbox.attributes)["weather"] == "rain"

@@ -16,7 +16,8 @@ import onnx
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
-from reverie.core import Action
+from reverie.core import Action, ActionSpace
+from reverie.prompts import Prompter
 from reverie.world import Start, WorldConfig, save
 from tests.fakes import SPACE
 
@@ -30,19 +31,25 @@ FLOAT, HALF, UINT8, INT64 = (
 )
 
 
-def write_tiny_world(path: Path, seed: int = 0, context: int = 3, num_starts: int = 2) -> Path:
+def write_tiny_world(
+    path: Path,
+    seed: int = 0,
+    context: int = 3,
+    num_starts: int = 2,
+    space: ActionSpace = SPACE,
+) -> Path:
     """A world in the folder `path`, which is made. Same seed, same bytes."""
     generator = np.random.default_rng(seed)
     path.mkdir(parents=True, exist_ok=True)
     weights = {
         name: (generator.standard_normal(shape) * shape[0] ** -0.5).astype(np.float16)
-        for name, shape in _weight_shapes().items()
+        for name, shape in _weight_shapes(space).items()
     }
     save_file(weights, path / "model.safetensors")
     for name, graph in (
         ("encoder", _encoder()),
         ("decoder", _decoder()),
-        ("denoiser", _denoiser(context)),
+        ("denoiser", _denoiser(context, space)),
     ):
         _write_graph(path, name, *graph)
     config = WorldConfig(
@@ -50,19 +57,21 @@ def write_tiny_world(path: Path, seed: int = 0, context: int = 3, num_starts: in
         width=SIDE,
         height=SIDE,
         fps=20,
-        action_space=SPACE,
+        action_space=space,
         denoising_steps=(1, 2, 4),
         context=context,
         context_signal=0.9,
         noise_scale=1.25,
         denoiser={
             "frequencies": [[0.7, 0.0, 0.0, 0.0], [0.0, 0.6, 0.0, 0.0], [0.0, 0.0, 0.25, 0.1]],
-            "camera_column": len(SPACE.keys),
+            "camera_column": len(space.keys),
             "camera_tokens": 2.0,
             "min_step_size": 0.125,
         },
     )
-    idle = np.tile(SPACE.encode(Action()), (context, 1))
+    if space.attributes:
+        Prompter.fit(space.attributes).save(path)
+    idle = np.tile(space.encode(Action()), (context, 1))
     starts = []
     for i in range(num_starts):
         frames = generator.integers(0, 256, (context, 2, 2, 3), np.uint8)
@@ -72,13 +81,13 @@ def write_tiny_world(path: Path, seed: int = 0, context: int = 3, num_starts: in
     return path
 
 
-def _weight_shapes() -> dict[str, tuple[int, ...]]:
+def _weight_shapes(space: ActionSpace) -> dict[str, tuple[int, ...]]:
     patch = PATCH * PATCH * 3
     shapes: dict[str, tuple[int, ...]] = {
         "autoencoder.encode": (patch, CHANNELS),
         "autoencoder.decode": (CHANNELS, patch),
         "denoiser.embed": (CHANNELS, WIDTH),
-        "denoiser.action": (SPACE.told_width, WIDTH),
+        "denoiser.action": (space.told_width, WIDTH),
         "denoiser.levels": (2, WIDTH),
         "denoiser.unembed": (WIDTH, CHANNELS),
     }
@@ -148,7 +157,7 @@ def _decoder() -> tuple[_Graph, list[Any], list[Any]]:
     return g, [latents], [frames]
 
 
-def _denoiser(context: int) -> tuple[_Graph, list[Any], list[Any]]:
+def _denoiser(context: int, space: ActionSpace) -> tuple[_Graph, list[Any], list[Any]]:
     g = _Graph()
     entries = ["b", HEADS, context * TOKENS, HEAD_WIDTH]
     levels = [g.reshape(name, -1, 1) for name in ("signal", "step_size")]
@@ -176,7 +185,7 @@ def _denoiser(context: int) -> tuple[_Graph, list[Any], list[Any]]:
     g.node("Identity", g.matmul(x, "denoiser.unembed"), to="clean")
     latents, new = ["b", TOKENS, CHANNELS], ["b", HEADS, TOKENS, HEAD_WIDTH]
     shapes: dict[str, list[Any]] = {"noisy": latents, "signal": ["b"], "step_size": ["b"]}
-    shapes |= {"action": ["b", SPACE.told_width]}
+    shapes |= {"action": ["b", space.told_width]}
     shapes |= {"phase_cos": ["b", HEAD_WIDTH], "phase_sin": ["b", HEAD_WIDTH]}
     shapes |= {f"cache_{part}.{i}": entries for part in "kv" for i in range(LAYERS)}
     made = {f"new_{part}.{i}": new for part in "kv" for i in range(LAYERS)}

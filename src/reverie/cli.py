@@ -147,12 +147,14 @@ def play(
     """
     from urllib.parse import urlencode
 
+    from reverie.server import serve
+
     load = _simulator_loader(seed or 0) if simulator else _loader(world, steps, num_slots=4)
     wishes = {
         name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None
     }
     query = f"/?{urlencode(wishes)}" if wishes else ""
-    _serve(load, host, port, lambda address: _open(address + query, browser))
+    serve(load, host=host, port=port, announce=lambda address: _open(address + query, browser))
 
 
 @app.command()
@@ -167,7 +169,9 @@ def serve(
     The same server as `reverie play`, for a machine without a screen. Who comes when every place is
     taken waits in a queue. There are no accounts: put it behind a proxy that knows its users.
     """
-    _serve(_loader(world, None, players), host, port, print)
+    from reverie import server
+
+    server.serve(_loader(world, None, players), host=host, port=port, announce=print)
 
 
 @app.command()
@@ -196,7 +200,7 @@ def generate(
     from reverie.generate import generate, read_script
 
     found = load(world)
-    script = read_script(actions, found.config.action_space)
+    script = read_script(actions, found)
     film = generate(
         found, script, out, seed=seed, start=start, steps=steps, show_progress=not as_json
     )
@@ -212,7 +216,7 @@ def worlds(as_json: AsJson = False) -> None:
 
     configs = [world.read_config(world.find(name)) for name in world.bundled()]
     if as_json:
-        _print_json([config.to_json() for config in configs])
+        print(json.dumps([config.to_json() for config in configs]))
         return
     for config in configs:
         steps = ", ".join(map(str, config.denoising_steps))
@@ -235,6 +239,9 @@ def record(
     test: Annotated[int, typer.Option(help="Episodes to evaluate on.", min=0)] = 20,
     length: Annotated[int, typer.Option(help="Actions in an episode, at most.", min=1)] = 600,
     policy: Annotated[str, typer.Option(help="Who plays; auto fits the environment.")] = "auto",
+    env_kwarg: Annotated[
+        list[str] | None, typer.Option(help="For the environment: NAME=VALUE, VALUE in JSON.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides every episode's seed.", min=0)] = 0,
     processes: Annotated[
         int | None, typer.Option(help="How many play at once; one per core if not given.", min=1)
@@ -261,6 +268,7 @@ def record(
         test=test,
         episode_actions=length,
         policy=policy,
+        env_kwargs=dict(map(_named_value, env_kwarg or [])),
         seed=seed,
         processes=processes,
         size=_size(picture) if picture else None,
@@ -452,6 +460,17 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _named_value(text: str) -> tuple[str, Any]:
+    """What "prompts=true" names, and its value; a value that is no JSON is a text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ReverieError(f"{text!r} names no value; expected NAME=VALUE, such as prompts=true")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 def _simulator_loader(seed: int) -> Callable[[], Engine]:
     from reverie.engine.runtimes.simulator import SimulatorRuntime, require_simulator
 
@@ -460,18 +479,10 @@ def _simulator_loader(seed: int) -> Callable[[], Engine]:
     def load() -> Engine:
         from reverie.engine import Engine
 
-        runtime = SimulatorRuntime(first_seed=seed)
+        runtime = SimulatorRuntime(first_seed=seed, env_kwargs={"prompts": True})
         return Engine(runtime.world, runtime, num_slots=2)
 
     return load
-
-
-def _serve(
-    load: Callable[[], Engine], host: str, port: int | None, announce: Callable[[str], None]
-) -> None:
-    from reverie.server import serve
-
-    serve(load, host=host, port=port, announce=announce)
 
 
 def _open(address: str, browser: bool) -> None:
@@ -485,8 +496,4 @@ def _open(address: str, browser: bool) -> None:
 
 
 def _report(summary: dict[str, Any], sentence: str, as_json: bool) -> None:
-    _print_json(summary) if as_json else print(sentence)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value))
+    print(json.dumps(summary) if as_json else sentence)

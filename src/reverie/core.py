@@ -36,14 +36,21 @@ class Action:
     keys: names of the world's keys that are held (`ActionSpace.keys`, or a device key that its
     keymap knows, such as "w"). mouse: camera turn in degrees for this frame, (yaw to the right,
     pitch downwards). slot: the selected hotbar slot, from 1; worlds without a hotbar ignore it.
+    attributes: what the whole world is to be like (`ActionSpace.attributes`); those not named are
+    as usual.
     """
 
     keys: frozenset[str] = frozenset()
     mouse: tuple[float, float] = (0.0, 0.0)
     slot: int = 1
+    attributes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __init__(
-        self, keys: Iterable[str] = (), mouse: tuple[float, float] = (0.0, 0.0), slot: int = 1
+        self,
+        keys: Iterable[str] = (),
+        mouse: tuple[float, float] = (0.0, 0.0),
+        slot: int = 1,
+        attributes: Mapping[str, str] | None = None,
     ) -> None:
         if isinstance(keys, str):
             raise ValueError(
@@ -52,6 +59,7 @@ class Action:
         object.__setattr__(self, "keys", frozenset(keys))
         object.__setattr__(self, "mouse", (float(mouse[0]), float(mouse[1])))
         object.__setattr__(self, "slot", int(slot))
+        object.__setattr__(self, "attributes", dict(attributes or {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +75,8 @@ class ActionSpace:
     keymap: device key -> key name; the default bindings ("w" -> "forward"). Device keys are
     "a".."z", "0".."9", "arrowup", "arrowdown", "arrowleft", "arrowright", "space", "shift",
     "control", "mouse0" (left), "mouse1", "mouse2" (right).
+    attributes: what prompts can change, name -> the values it can have, the usual one first
+    ("weather": ("clear", "rain")).
     """
 
     keys: tuple[str, ...]
@@ -74,11 +84,19 @@ class ActionSpace:
     num_slots: int = 0
     keymap: Mapping[str, str] = field(default_factory=dict)
     pitch_limits: tuple[float, float] = (-90.0, 90.0)
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", tuple(self.keys))
         object.__setattr__(self, "pitch_limits", tuple(self.pitch_limits))
         object.__setattr__(self, "keymap", dict(self.keymap))
+        attributes = {name: tuple(values) for name, values in self.attributes.items()}
+        object.__setattr__(self, "attributes", attributes)
+        for name, values in attributes.items():
+            if len(values) < 2 or len(set(values)) != len(values):
+                raise ValueError(
+                    f"attribute {name!r} has values {list(values)}; expected several, none twice"
+                )
         if len(set(self.keys)) != len(self.keys):
             raise ValueError(f"action space names a key twice: {list(self.keys)}")
         if self.camera_limit < 0 or self.num_slots < 0:
@@ -96,9 +114,27 @@ class ActionSpace:
     @property
     def width(self) -> int:
         """Length of an encoded action: one per key, two for the camera if there is one, one per
-        slot.
+        slot, one per value of every attribute.
         """
-        return len(self.keys) + (2 if self.camera_limit else 0) + self.num_slots
+        return self.attribute_columns.stop
+
+    @property
+    def camera_columns(self) -> slice:
+        """Of an encoded action: turn right and down; empty without a camera."""
+        first = len(self.keys)
+        return slice(first, first + 2 if self.camera_limit else first)
+
+    @property
+    def slot_columns(self) -> slice:
+        """Of an encoded action: the selected slot, one-hot; empty without a hotbar."""
+        first = self.camera_columns.stop
+        return slice(first, first + self.num_slots)
+
+    @property
+    def attribute_columns(self) -> slice:
+        """Of an encoded action: every attribute's value, one-hot, one after another."""
+        first = self.slot_columns.stop
+        return slice(first, first + sum(len(values) for values in self.attributes.values()))
 
     @property
     def told_width(self) -> int:
@@ -123,10 +159,11 @@ class ActionSpace:
         return told
 
     def encode(self, action: Action) -> NDArray[np.float32]:
-        """float32 [width]: held keys as 0/1, camera clipped to [-1, 1] of the limit, slot one-hot.
+        """float32 [width]: held keys as 0/1, camera clipped to [-1, 1] of the limit, slot and
+        attributes one-hot.
 
-        Raises ValueError on a key or slot that the world does not know, and on a camera that is not
-        finite.
+        Raises ValueError on a key, slot or attribute that the world does not know, and on a camera
+        that is not finite.
         """
         vector = np.zeros(self.width, np.float32)
         for name in action.keys:
@@ -135,12 +172,38 @@ class ActionSpace:
             camera = np.asarray(action.mouse, np.float32) / self.camera_limit
             if not np.isfinite(camera).all():
                 raise ValueError(f"camera turn {action.mouse} is not finite; expected degrees")
-            vector[len(self.keys) : len(self.keys) + 2] = np.clip(camera, -1.0, 1.0)
+            vector[self.camera_columns] = np.clip(camera, -1.0, 1.0)
         if self.num_slots:
             if not 1 <= action.slot <= self.num_slots:
                 raise ValueError(f"slot {action.slot} is not one of 1..{self.num_slots}")
-            vector[self.width - self.num_slots + action.slot - 1] = 1.0
+            vector[self.slot_columns.start + action.slot - 1] = 1.0
+        vector[self.attribute_columns] = self.encode_attributes(action.attributes)
         return vector
+
+    def encode_attributes(self, attributes: Mapping[str, str]) -> NDArray[np.float32]:
+        """float32 [k], for `attribute_columns`; those not named as usual. Raises ValueError on an
+        attribute or a value that the world does not know.
+        """
+        unknown = sorted(set(attributes) - set(self.attributes))
+        if unknown:
+            raise ValueError(
+                f"unknown attributes {unknown}; this world knows {list(self.attributes)}"
+            )
+        parts = [np.zeros(0, np.float32)]
+        for name, values in self.attributes.items():
+            value = attributes.get(name, values[0])
+            if value not in values:
+                raise ValueError(f"{name} is {value!r}; expected one of {list(values)}")
+            parts.append(np.eye(len(values), dtype=np.float32)[values.index(value)])
+        return np.concatenate(parts)
+
+    def decode_attributes(self, columns: NDArray[np.floating]) -> dict[str, str]:
+        """The opposite of `encode_attributes`: of every attribute its greatest value."""
+        chosen, first = {}, 0
+        for name, values in self.attributes.items():
+            chosen[name] = values[int(np.argmax(columns[first : first + len(values)]))]
+            first += len(values)
+        return chosen
 
     def decode(self, vector: NDArray[np.floating]) -> Action:
         """The action that encodes to `vector`, float [width] (keys above 0.5 count as held)."""
@@ -149,10 +212,10 @@ class ActionSpace:
         keys = {name for name, held in zip(self.keys, vector, strict=False) if held > 0.5}
         mouse = (0.0, 0.0)
         if self.camera_limit:
-            yaw, pitch = vector[len(self.keys) : len(self.keys) + 2] * self.camera_limit
+            yaw, pitch = vector[self.camera_columns] * self.camera_limit
             mouse = (float(yaw), float(pitch))
-        slot = 1 + int(np.argmax(vector[-self.num_slots :])) if self.num_slots else 1
-        return Action(keys, mouse, slot)
+        slot = 1 + int(np.argmax(vector[self.slot_columns])) if self.num_slots else 1
+        return Action(keys, mouse, slot, self.decode_attributes(vector[self.attribute_columns]))
 
     def _key_index(self, name: str) -> int:
         key = self.keymap.get(name, name)
@@ -163,12 +226,15 @@ class ActionSpace:
             raise ValueError(f"unknown key {name!r}; this world knows {known}") from None
 
     def to_json(self) -> dict[str, Any]:
+        # Left out where there are none, as in what was written before there were any.
+        attributes = {name: list(values) for name, values in self.attributes.items()}
         return {
             "keys": list(self.keys),
             "camera_limit": self.camera_limit,
             "num_slots": self.num_slots,
             "keymap": dict(self.keymap),
             "pitch_limits": list(self.pitch_limits),
+            **({"attributes": attributes} if attributes else {}),
         }
 
 

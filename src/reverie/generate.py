@@ -5,11 +5,12 @@ A script is a JSON list. Every entry is an action and the number of frames that 
     [
       {"keys": ["w"], "frames": 40},
       {"keys": ["w", "space"], "mouse": [5, 0], "frames": 20},
-      {"frames": 10}
+      {"prompt": "a snowy evening", "frames": 10}
     ]
 
 keys: names of the world's keys, or of device keys that its keymap knows. mouse: degrees per frame,
-[right, down]. slot: of the hotbar, from 1. frames: 1 if not given. All may be left out.
+[right, down]. slot: of the hotbar, from 1. prompt: what the world shall be like from then on, where
+it takes prompts. frames: 1 if not given. All may be left out.
 """
 
 from __future__ import annotations
@@ -24,15 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.codec.video import write_video
-from reverie.core import Action, ActionSpace, ReverieError
+from reverie.core import Action, ReverieError
 
 if TYPE_CHECKING:
     from reverie.client import LocalSession, LocalWorld
+    from reverie.world import World
 
 MAX_FRAMES = 1_000_000
 
 
-def read_script(path: str | Path, space: ActionSpace) -> list[Action]:
+def read_script(path: str | Path, world: World) -> list[Action]:
     """One action per frame from a script file. Raises ReverieError that says where it is wrong."""
     try:
         data = json.loads(Path(path).read_text("utf-8"))
@@ -41,20 +43,20 @@ def read_script(path: str | Path, space: ActionSpace) -> list[Action]:
     except ValueError as error:
         raise ReverieError(f"{path} is not JSON: {error}") from None
     try:
-        return parse_script(data, space)
+        return parse_script(data, world)
     except ReverieError as error:
         raise ReverieError(f"{path}: {error}") from None
 
 
-def parse_script(data: Any, space: ActionSpace) -> list[Action]:
+def parse_script(data: Any, world: World) -> list[Action]:
     """One action per frame from a script that is already JSON. Raises ReverieError."""
     if not isinstance(data, list) or not data:
         raise ReverieError('expected a list of actions, such as [{"keys": ["w"], "frames": 40}]')
     actions: list[Action] = []
     for number, entry in enumerate(data, 1):
         try:
-            action, num_frames = _parse_entry(entry)
-            space.encode(action)  # refuses what the world does not know
+            action, num_frames = _parse_entry(entry, world)
+            world.config.action_space.encode(action)  # refuses what the world does not know
         except (ValueError, TypeError) as error:
             raise ReverieError(f"entry {number}: {error}") from None
         if len(actions) + num_frames > MAX_FRAMES:
@@ -63,8 +65,8 @@ def parse_script(data: Any, space: ActionSpace) -> list[Action]:
     return actions
 
 
-def _parse_entry(entry: Any) -> tuple[Action, int]:
-    known = {"keys", "mouse", "slot", "frames"}
+def _parse_entry(entry: Any, world: World) -> tuple[Action, int]:
+    known = {"keys", "mouse", "slot", "prompt", "frames"}
     if not isinstance(entry, dict):
         raise ReverieError(f"{entry!r} is not an object with {sorted(known)}")
     if unknown := set(entry) - known:
@@ -78,7 +80,11 @@ def _parse_entry(entry: Any) -> tuple[Action, int]:
     for name, value in (("slot", slot), ("frames", num_frames)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ReverieError(f"{name} is {value!r}; expected a whole number from 1")
-    return Action(keys, (mouse[0], mouse[1]), slot), num_frames
+    prompt = entry.get("prompt")
+    if prompt is not None and not isinstance(prompt, str):
+        raise ReverieError(f"prompt is {prompt!r}; expected a text")
+    wished = {} if prompt is None else world.understand(prompt)
+    return Action(keys, (mouse[0], mouse[1]), slot, wished), num_frames
 
 
 def _is_number(value: object) -> bool:

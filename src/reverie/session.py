@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.core import ActionSpace
+from reverie.core import Action, ActionSpace
 
 MAX_CARRIED_FRAMES = 6
 """A flick of the mouse may take this many frames to play out; what is beyond is dropped."""
@@ -67,19 +67,17 @@ class ActionMailbox:
     def __init__(self, space: ActionSpace) -> None:
         self._space = space
         self._keys = slice(0, len(space.keys))
-        first = len(space.keys)
-        self._camera = slice(first, first + 2 if space.camera_limit else first)
-        self._newest = np.zeros(space.width, np.float32)
-        if space.num_slots:
-            self._newest[-space.num_slots] = 1.0
-        self._turn = np.zeros(self._camera.stop - first, np.float64)
+        self._camera, self._attributes = space.camera_columns, space.attribute_columns
+        self._newest = space.encode(Action())
+        self._turn = np.zeros(self._camera.stop - self._camera.start, np.float64)
         self._tapped = np.zeros(len(space.keys), bool)
         self._held = np.zeros(len(space.keys), bool)
         self._seq = 0
         self._time_s = 0.0
 
     def put(self, vector: NDArray[np.floating], seq: int, time_s: float) -> None:
-        """An encoded action, [A]; its camera part may exceed the limit of one frame (1.0).
+        """An encoded action, [A]; its camera part may exceed the limit of one frame (1.0). What it
+        says of attributes is left to `tell`.
 
         Raises ValueError on another shape and on numbers that are not finite.
         """
@@ -87,11 +85,22 @@ class ActionMailbox:
             raise ValueError(f"action has shape {vector.shape}; expected {self._newest.shape}")
         if not np.isfinite(vector).all():
             raise ValueError("action has numbers that are not finite")
+        attributes = self._newest[self._attributes]
         self._newest = vector.astype(np.float32)
+        self._newest[self._attributes] = attributes
         self._tapped |= (self._newest[self._keys] > 0.5) & ~self._held
         limit = 1.0 + MAX_CARRIED_FRAMES
         self._turn = np.clip(self._turn + vector[self._camera], -limit, limit)
         self._seq, self._time_s = seq, time_s
+
+    def tell(self, attributes: NDArray[np.float32]) -> None:
+        """Attributes of all frames from now on, [k], as `ActionSpace.encode_attributes` gives."""
+        self._newest[self._attributes] = attributes
+
+    @property
+    def attributes(self) -> NDArray[np.float32]:
+        """As they are now, [k]."""
+        return self._newest[self._attributes].copy()
 
     def read(self) -> Reading:
         """What to do in the next frame."""
@@ -105,7 +114,9 @@ class ActionMailbox:
         return Reading(vector, self._seq, self._time_s)
 
     def clear(self) -> None:
-        """Let go of everything, as a player does who pauses or starts again; seq and slot stay."""
+        """Let go of everything, as a player does who pauses or starts again; seq, slot and
+        attributes stay.
+        """
         fresh = ActionMailbox(self._space)
         fresh._seq, fresh._time_s = self._seq, self._time_s
         fresh._newest[self._camera.stop :] = self._newest[self._camera.stop :]

@@ -23,14 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.core import ActionSpace, ReverieError
+from reverie.core import Action, ActionSpace, ReverieError
 from reverie.onnx_file import external_ranges
+from reverie.prompts import PROMPTER_FILE, Prompter
 
 FORMAT_VERSION = 1
 GRAPHS = ("encoder.onnx", "decoder.onnx", "denoiser.onnx")
 WEIGHTS = "model.safetensors"
 BUNDLED = Path(__file__).parent / "worlds"
-HUB_FILES = ["config.json", WEIGHTS, *GRAPHS, "starts/*", "README.md"]
+HUB_FILES = ["config.json", WEIGHTS, *GRAPHS, PROMPTER_FILE, "starts/*", "README.md"]
 MAX_PICTURE_SIDE = 8192
 
 
@@ -43,7 +44,7 @@ class WorldConfig:
     denoising_steps: how many passes per frame it was trained for, ascending. context: frames that
     it remembers. context_signal: signal level at which past frames are fed back to it (1 is clean).
     noise_scale: of the noise that a frame begins with; above 1, frames keep more detail in long
-    play and follow their past less exactly.
+    play and follow their past less exactly. prompts: examples of what can be wished for.
     autoencoder, denoiser: the networks' own configs.
     """
 
@@ -144,11 +145,14 @@ class Start:
 
 @dataclass(frozen=True)
 class World:
-    """A world that was found whole. `path` is its folder."""
+    """A world that was found whole. `path` is its folder. prompter: reads wishes; None for a world
+    that takes no prompts.
+    """
 
     path: Path
     config: WorldConfig
     starts: tuple[Start, ...] = ()
+    prompter: Prompter | None = None
 
     def find_start(self, name: str | None = None) -> Start:
         """The start of that name, or the first. Raises ReverieError with the names there are."""
@@ -160,6 +164,14 @@ class World:
         hint = f"choose one of: {names}" if names else "start it from an image"
         raise ReverieError(f"world {self.config.name!r} {what}; {hint}")
 
+    def understand(self, prompt: str) -> dict[str, str]:
+        """The attributes that a prompt asks for, at least one. Raises ReverieError, with what the
+        world can do, where it asks for none that there is.
+        """
+        if self.prompter is None:
+            raise ReverieError(f"world {self.config.name!r} takes no prompts")
+        return self.prompter.understand(prompt)
+
     @property
     def card(self) -> str:
         """The text of README.md; empty without one."""
@@ -170,7 +182,7 @@ class World:
     def fingerprint(self) -> str:
         """SHA-256 of config, weights and graphs: a snapshot fits only the very same world."""
         digest = hashlib.sha256()
-        for name in ("config.json", WEIGHTS, *GRAPHS):
+        for name in ("config.json", WEIGHTS, *GRAPHS, PROMPTER_FILE):
             file = self.path / name
             if file.is_file():
                 digest.update(f"{name}:{file.stat().st_size}:".encode())
@@ -214,7 +226,9 @@ def load(name: str | Path) -> World:
     _check_weights(path)
     folder = path / "starts"
     images = sorted(folder.glob("*.jpg")) if folder.is_dir() else []
-    return World(path, config, tuple(_read_start(image, config) for image in images))
+    starts = tuple(_read_start(image, config) for image in images)
+    attributes = config.action_space.attributes
+    return World(path, config, starts, Prompter.load(path, attributes) if attributes else None)
 
 
 def read_config(path: Path) -> WorldConfig:
@@ -278,9 +292,7 @@ def start_from_image(config: WorldConfig, image: NDArray[np.uint8]) -> Start:
         )
     frame = image if image.shape == config.frame_shape else _resize(image, h, w)
     frames = np.repeat(frame[None], config.context, axis=0)
-    idle = np.zeros((config.context, config.action_space.width), np.float32)
-    if config.action_space.num_slots:
-        idle[:, -config.action_space.num_slots] = 1.0
+    idle = np.tile(config.action_space.encode(Action()), (config.context, 1))
     return Start("image", "Your picture", frames, idle)
 
 

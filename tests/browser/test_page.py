@@ -71,6 +71,44 @@ def test_different_frames_arrive_at_the_worlds_rate(served: Any, open_page: Open
     assert measured["differentFps"] == pytest.approx(measured["fps"], abs=1)
 
 
+# Wishing.
+
+
+def test_a_wish_in_words_changes_the_world_while_it_is_played(served: Any, open_page: OpenPage):
+    page = open_page(served[0])
+    play(page)
+    bright = picture(page).mean()
+    page.keyboard.press("Enter")
+    box = page.get_by_role("textbox", name="What shall the world be like?")
+    expect(box).to_be_focused()
+    page.keyboard.type("make it night")  # w, a, d and e are keys of the world, too
+    page.keyboard.press("Enter")
+    expect(box).to_be_hidden()
+    expect(page.get_by_role("status").filter(has_text="night")).to_be_visible()
+    assert eventually(lambda: picture(page).mean() < bright / 2)
+    assert stats(page)["phase"] == "playing"
+    assert not served[1].last_action.keys
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="a bright day").click()
+    assert eventually(lambda: picture(page).mean() > bright / 2)
+
+
+def test_an_unknown_wish_is_answered_with_what_there_is(served: Any, open_page: OpenPage):
+    page = open_page(served[0])
+    play(page)
+    page.keyboard.press("Enter")
+    page.keyboard.type("a castle")
+    page.keyboard.press("Enter")
+    line = "This world does not know 'a castle'; it can change time of day (day, night)"
+    expect(page.get_by_text(line)).to_be_visible()
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowUp")
+    box = page.get_by_role("textbox", name="What shall the world be like?")
+    expect(box).to_have_value("a castle")
+    page.keyboard.press("Escape")
+    expect(box).to_be_hidden()
+
+
 # Playing.
 
 

@@ -10,6 +10,7 @@ import pytest
 import reverie
 from reverie.client import LocalSession, LocalWorld, load
 from reverie.core import Action, ReverieError
+from tests.fakes import PROMPTED
 from tests.tiny_world import write_tiny_world
 
 RNG = np.random.default_rng(3)
@@ -200,3 +201,37 @@ def test_actions_the_world_does_not_know(session: LocalSession) -> None:
 def test_an_unknown_runtime(tiny_path: Path) -> None:
     with pytest.raises(ReverieError, match="no runtime 'abacus'; expected one of onnx, torch"):
         replace(load(tiny_path), runtime="abacus").start()
+
+
+@pytest.fixture(scope="module")
+def prompted(tmp_path_factory: pytest.TempPathFactory) -> LocalWorld:
+    folder = tmp_path_factory.mktemp("worlds") / "prompted"
+    return load(write_tiny_world(folder, space=PROMPTED), num_sessions=3)
+
+
+def test_a_prompt_changes_what_comes_and_not_what_is_there(prompted: LocalWorld) -> None:
+    with prompted.start(seed=5) as session, prompted.start(seed=5) as other:
+        assert session.prompt("rain, please") == {"weather": "rain"}
+        np.testing.assert_array_equal(session.frame, other.frame)
+        wet, dry = (play(one, 5) for one in (session, other))
+        assert (wet != dry).any()
+        session.step(Action(attributes={"time_of_day": "night"}))
+        assert session.attributes == {"weather": "rain", "time_of_day": "night"}
+    with prompted.start(seed=5, prompt="rain") as again:
+        np.testing.assert_array_equal(play(again, 5), wet)
+    with pytest.raises(ReverieError, match="takes no prompts"):
+        load(write_tiny_world(prompted.path.parent / "deaf")).start(prompt="rain")
+
+
+def test_attributes_are_rewound_forked_and_saved(prompted: LocalWorld, tmp_path: Path) -> None:
+    with prompted.start(seed=5) as session:
+        first = play(session, 10)
+        session.prompt("rain")
+        play(session, 10)
+        session.save(tmp_path / "wet.reverie")
+        with session.fork() as fork, prompted.resume(tmp_path / "wet.reverie") as resumed:
+            assert fork.attributes == resumed.attributes == session.attributes
+            np.testing.assert_array_equal(play(fork, 5), play(resumed, 5))
+        session.rewind(seconds=0.75)
+        np.testing.assert_array_equal(session.frame, first[4])
+        assert session.attributes["weather"] == "clear"

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -75,3 +77,14 @@ def test_a_camera_without_its_limits_is_of_an_older_data_set() -> None:
     del values["action_space"]["pitch_limits"]
     with pytest.raises(ReverieError, match="record it again"):
         ActionFormat.from_json(values)
+
+
+def test_attributes_take_a_column_each() -> None:
+    space = replace(SPACE, attributes={"weather": ("clear", "rain"), "season": ("a", "b", "c")})
+    actions = ActionFormat("controls", space.width, space)
+    vector = space.encode(Action({"jump"}, slot=3, attributes={"season": "c"}))
+    columns = actions.pack(vector[None])
+    assert set(columns) == set(actions.columns)
+    assert columns["attribute_season"].tolist() == [2]
+    np.testing.assert_array_equal(actions.unpack(columns)[0], vector)
+    assert ActionFormat.from_json(actions.to_json()) == actions

@@ -2,15 +2,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
 
-from reverie.core import Action, Frame, ReverieError
+from reverie.core import Action, ActionSpace, Frame, ReverieError
 from reverie.engine import Engine, Handle
+from reverie.engine.runtime import Batch
 from reverie.session import SessionState
-from tests.fakes import SPACE, FakeClock, FakeRuntime, fake_move, fake_picture, fake_world
+from tests.fakes import (
+    PROMPTED,
+    SPACE,
+    FakeClock,
+    FakeRuntime,
+    fake_config,
+    fake_move,
+    fake_picture,
+    fake_world,
+)
 
 QUEUED, WARMING, PLAYING, PAUSED, ENDED = SessionState
 
@@ -24,9 +34,10 @@ class Bench:
         step_ms: float = 5.0,
         commit_ms: float = 2.0,
         prefill_ms: float = 2.0,
+        space: ActionSpace = SPACE,
     ) -> None:
         self.clock = FakeClock()
-        self.world = fake_world()
+        self.world = fake_world(fake_config(space=space))
         self.runtime = FakeRuntime(self.world, self.clock, step_ms, commit_ms, prefill_ms)
         self.engine = Engine(self.world, self.runtime, num_slots, self.clock)
         self.engine.prepare()
@@ -443,3 +454,51 @@ def test_a_bug_in_the_engine_ends_sessions_but_not_the_thread(running: Engine) -
     while again.state is not PLAYING and time.monotonic() < deadline_s:
         time.sleep(0.005)
     assert again.state is PLAYING
+
+
+def told(bench: Bench) -> Mapping[str, str]:
+    """The attributes in the newest step."""
+    batch = next(batch for call, batch in reversed(bench.runtime.calls) if call == "step")
+    assert isinstance(batch, Batch)
+    return PROMPTED.decode(batch.actions[0]).attributes
+
+
+def test_a_prompt_counts_from_the_next_frame_on_and_stays() -> None:
+    bench = Bench(space=PROMPTED)
+    handle = bench.play()
+    bench.run(0.2, handle)
+    before = handle._session.frame_index
+    assert handle.prompt("it shall rain") == ({"weather": "rain"}, before)
+    assert handle.prompt("at night").attributes == {"time_of_day": "night"}
+    handle.act(PROMPTED.encode(Action({"forward"})), 1, bench.clock())
+    frames = bench.run(0.2, handle)[handle.session_id]
+    assert frames[0].frame_index == before
+    assert told(bench) == {"weather": "rain", "time_of_day": "night"}
+    handle.pause()
+    handle.resume()
+    bench.run(0.1, handle)
+    assert told(bench)["weather"] == "rain"
+    handle.restart()
+    bench.run(0.2, handle)
+    assert told(bench) == {"weather": "clear", "time_of_day": "day"}
+
+
+def test_a_prompt_that_means_nothing_changes_nothing(bench: Bench) -> None:
+    with pytest.raises(ReverieError, match="world 'fake' takes no prompts"):
+        bench.play().prompt("rain")
+    prompted = Bench(space=PROMPTED)
+    handle = prompted.play()
+    with pytest.raises(ReverieError, match="it can change weather"):
+        handle.prompt("a castle")
+    prompted.run(0.1, handle)
+    assert told(prompted)["weather"] == "clear"
+
+
+def test_a_prompt_made_in_the_queue_is_kept() -> None:
+    bench = Bench(num_slots=1, space=PROMPTED)
+    first = bench.play()
+    second = bench.engine.open()
+    second.prompt("rain")
+    first.close()
+    bench.run(0.2, second)
+    assert told(bench)["weather"] == "rain"

@@ -69,3 +69,25 @@ def test_a_clone_does_not_touch_the_original(env):
     before = env.render()
     env.clone().step(env.controls.encode(Action({"forward"}, (15, 0))))
     np.testing.assert_array_equal(before, env.render())
+
+
+def test_prompts_change_the_picture_and_keep_the_terrain():
+    env = gymnasium.make("reverie/Meadow-v0", width=80, height=48, prompts=True).unwrapped
+    assert isinstance(env, MeadowEnv)
+    env.reset(seed=3)
+    before, cells = env.step(env.controls.encode(Action()))[0], env.meadow.cells.copy()
+    for name, values in env.controls.attributes.items():
+        for value in values[1:]:
+            action = env.controls.encode(Action(attributes={name: value}))
+            frame, *_, info = env.step(action)
+            assert info[name] == value
+            assert np.abs(frame.astype(int) - before).mean() > 2, value
+    after = env.step(env.controls.encode(Action()))[0]
+    np.testing.assert_array_equal(after, before)
+    np.testing.assert_array_equal(env.meadow.cells, cells)
+
+
+def test_an_action_without_attributes_leaves_them(env):
+    env.reset(seed=3, options={"biome": "desert"})
+    env.step(env.controls.encode(Action({"forward"})))
+    assert env.meadow.info()["biome"] == "desert"

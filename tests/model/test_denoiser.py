@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reverie.model.autoencoder import normalise
-from reverie.model.denoiser import Denoiser, DenoiserConfig
+from reverie.model.denoiser import Denoiser, DenoiserConfig, hear_more
 from reverie.model.sampler import Sampler, frame_phases
 
 CONFIG = DenoiserConfig((2, 3), 8, 5, context=4, width=32, depth=4, head_width=16, camera_column=1)
@@ -160,3 +160,15 @@ def test_the_camera_is_read_off_an_action(denoiser: Denoiser) -> None:
     rows, turns = denoiser.camera(action)
     torch.testing.assert_close(rows, torch.tensor([-2.0 * CONFIG.camera_tokens]))
     torch.testing.assert_close(turns, torch.tensor([0.5 * CONFIG.camera_tokens]))
+
+
+def test_more_columns_are_heard_at_zero_weight_first(denoiser: Denoiser) -> None:
+    width = denoiser.config.action_width
+    wider = hear_more(denoiser, slice(2, 5))
+    assert wider.config.action_width == width + 3
+    latents = torch.randn(1, 3, denoiser.config.num_tokens, denoiser.config.channels)
+    levels, action = torch.full((1, 3), 0.5), torch.randn(1, 3, width)
+    told = torch.cat([action[..., :2], torch.randn(1, 3, 3), action[..., 2:]], -1)
+    drawn = denoiser(latents, levels, action, latents, levels, levels, action)
+    more = wider(latents, levels, told, latents, levels, levels, told)
+    torch.testing.assert_close(more, drawn)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from reverie import server
 from reverie.core import Action, ActionSpace
 from reverie.engine import Batch, CostTable, Engine
+from reverie.prompts import Prompter
 from reverie.server import SocketLimits, create_app
 from reverie.server.guard import LOOPBACK_HOSTS
 from reverie.server.serving import listen, make_server
@@ -34,7 +35,9 @@ SPACE = ActionSpace(
         **{"space": "jump", "shift": "sprint", "mouse0": "break", "mouse2": "use"},
         **{"q": "break", "e": "use"},
     },
+    attributes={"time_of_day": ("day", "night")},
 )
+PROMPTER = Prompter.fit(SPACE.attributes)
 PLACES = {  # name: (title, seed of the hills, dusk, where one stands)
     "shore": ("Shore", 1, 0.2, Viewpoint(60, 60, 100)),
     "ridge": ("Evening ridge", 0, 0.7, Viewpoint(20, 40, 45)),
@@ -89,7 +92,9 @@ class LandscapeRuntime:
             self.last_action = SPACE.decode(vector)
             view = view.moved(self.last_action)
             self._slots[slot] = (name, view)
-            pictures.append(self._scenes[name][0].draw(view))
+            picture = self._scenes[name][0].draw(view)
+            at_night = self.last_action.attributes["time_of_day"] == "night"
+            pictures.append(picture // 4 if at_night else picture)
         return np.stack(pictures)
 
     def commit(self, slots: Sequence[int]) -> None:
@@ -113,9 +118,11 @@ class LandscapeRuntime:
         ]
         # With a denoiser in its config it is shown as generated, as a real world is.
         config = WorldConfig(
-            "landscape", 160, 96, 20, SPACE, (1, 2, 4), 1, 1.0, denoiser={"kind": "landscape"}
+            *("landscape", 160, 96, 20, SPACE, (1, 2, 4), 1, 1.0),
+            prompts=("a dark night", "a bright day"),
+            denoiser={"kind": "landscape"},
         )
-        return World(Path(), config, tuple(starts))
+        return World(Path(), config, tuple(starts), PROMPTER)
 
 
 def landscape_engine(num_slots: int = 2, generate_s: float = 0.0, commit_s: float = 0.0) -> Engine:

@@ -20,6 +20,7 @@ class PlayerClient:
         self.states: list[dict[str, Any]] = []
         self.hello: dict[str, Any] = {}
         self.error = ""
+        self.prompts: list[dict[str, Any]] = []
         self.seq = 0
 
     def receive(self, timeout_s: float = 5.0) -> FrameMessage | None:
@@ -33,6 +34,8 @@ class PlayerClient:
             self.states.append(body)
         elif kind is ServerMessage.HELLO:
             self.hello = body
+        elif kind is ServerMessage.PROMPT:
+            self.prompts.append(body)
         else:
             self.error = body["error"]
         return None

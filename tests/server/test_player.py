@@ -125,6 +125,34 @@ def test_camera_turns_between_two_frames_add_up(url: str):
     assert shift(picture(before), picture(after)) == pytest.approx(-15, abs=3)
 
 
+def test_a_prompt_is_answered_with_what_it_set_and_from_which_frame(url: str):
+    with player(url) as client:
+        frame = client.frame()
+        bright = picture(frame).mean()
+        client.send(protocol.pack_command("prompt", text="a dark night"))
+        client.send(protocol.pack_command("prompt", text="a castle"))
+        while len(client.prompts) < 2:
+            frame = client.frame()
+        done, refused = client.prompts
+        assert done["attributes"] == {"time_of_day": "night"}
+        assert refused["error"].startswith(
+            "this world does not know 'a castle'; it can change time"
+        )
+        while frame.frame_index < done["frame_index"]:
+            frame = client.frame()
+        assert picture(frame).mean() < bright / 2
+    assert client.hello["prompts"] == ["a dark night", "a bright day"]
+
+
+@pytest.mark.parametrize("text", [None, 5, "  "])
+def test_a_prompt_without_words_is_malformed(url: str, text: object):
+    with player(url) as client:
+        client.frame()
+        client.send(protocol.pack_command("prompt", text=text))
+        assert client.until_closed() == CloseCode.MALFORMED
+    assert "expected a wish in words" in client.error
+
+
 def test_the_start_is_the_one_that_was_asked_for(url: str):
     with player(url, "?start=ridge") as ridge, player(url, "?start=hills") as hills:
         pictures = picture(ridge.frame()), picture(hills.frame())

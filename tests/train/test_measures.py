@@ -4,7 +4,7 @@ the right one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from reverie.core import Action, ActionSpace, ReverieError
 from reverie.data.record import record
 from reverie.data.render import render
-from reverie.envs.meadow.sim import MEADOW_ACTIONS
+from reverie.envs.meadow.sim import MEADOW_ACTIONS, PROMPTED_ACTIONS
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
 from reverie.train import long_play, measures
 from reverie.train.long_play import frechet, goes_with, is_collapsed, picture_statistics
@@ -220,7 +220,7 @@ def right(simulated: Setting, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 def test_the_simulators_own_frames_pass_every_measure(right: dict[str, float]) -> None:
     assert missed(right, RELEASE) == []
-    assert set(RELEASE) - set(right) == {"reconstruction_psnr"}
+    assert set(RELEASE) - set(right) == {"reconstruction_psnr", "prompts_obeyed"}
     assert right["breaks_judged"] >= 4
     assert right["places_judged"] >= 2
     assert right["turns_judged"] > 0.5
@@ -239,6 +239,62 @@ def test_a_planted_fault_fails_the_right_measure(
     assert expected <= set(found)
     assert UNHARMED.get(fault, set()) <= set(figures)
     assert not UNHARMED.get(fault, set()) & set(found)
+
+
+@pytest.fixture(scope="module")
+def prompted(simulated: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    """The simulator that takes prompts, as its own world."""
+    folder = tmp_path_factory.mktemp("prompted")
+    dataset = record(
+        "reverie/Meadow-v0",
+        folder,
+        env_kwargs={"width": SIZE[1], "height": SIZE[0], "prompts": True},
+        episodes=0,
+        validation=0,
+        test=2,
+        episode_actions=100,
+        processes=1,
+        progress=False,
+    )
+    test = render(dataset, "test", cache=folder / "frames", processes=1, progress=False)
+    replay = Replay(dataset)
+    truth = Remembering(replay)
+    yield replace(simulated, player=truth, simulator=truth, test=test, space=PROMPTED_ACTIONS)
+    replay.close()
+
+
+def test_wishes_come_true_in_the_simulator_and_nowhere_else(prompted: Setting) -> None:
+    clips = draw_clips(prompted.test, PROMPTED_ACTIONS, CONTEXT, 2, 4)
+    assert {name for clip in clips for name in _told(clip)} == set(PROMPTED_ACTIONS.attributes)
+    records = measures.observe_prompts(prompted, clips)
+    right = measures.prompt_figures(records)
+    assert right["prompts_obeyed"] == right["prompts_keep_place"] == 1.0
+    assert len(records) > 12  # of 2 x 12 wishes, those that change anything
+
+    def deaf(actions: Actions) -> Actions:
+        actions[:, PROMPTED_ACTIONS.attribute_columns] = clips[0].actions[
+            0, PROMPTED_ACTIONS.attribute_columns
+        ]
+        return actions
+
+    player = Faulty(prompted.player, act=deaf)
+    wrong = measures.prompt_figures(
+        measures.observe_prompts(replace(prompted, player=player), clips)
+    )
+    assert wrong["prompts_obeyed"] == 0.0
+
+    def elsewhere(clip: Clip, t: int, frame: Frames) -> Frames:
+        return clips[clip.first == clips[0].first].last[0]
+
+    player = Faulty(prompted.player, draw=elsewhere)
+    other = measures.prompt_figures(
+        measures.observe_prompts(replace(prompted, player=player), clips)
+    )
+    assert other["prompts_keep_place"] < 0.2
+
+
+def _told(clip: Clip) -> Mapping[str, str]:
+    return PROMPTED_ACTIONS.decode(clip.actions[CONTEXT - 1]).attributes
 
 
 def test_a_world_that_walks_at_half_the_speed_is_told(simulated: Setting) -> None:

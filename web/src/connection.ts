@@ -1,6 +1,6 @@
 /** The socket, which comes back by itself. */
 
-import { CLOSE, PROTOCOL_VERSION, parse, type FrameMessage, type Hello, type StateMessage } from "./protocol";
+import { CLOSE, PROTOCOL_VERSION, parse, type FrameMessage, type Hello, type PromptMessage, type StateMessage } from "./protocol";
 
 export interface Wishes {
   world?: string;
@@ -27,6 +27,7 @@ export class Connection {
   onHello: (hello: Hello) => void = () => {};
   onState: (state: StateMessage) => void = () => {};
   onFrame: (frame: FrameMessage, receivedMs: number) => void = () => {};
+  onPrompt: (message: PromptMessage) => void = () => {};
   onTrouble: (trouble: Trouble) => void = () => {};
 
   private socket: WebSocket | null = null;
@@ -81,6 +82,7 @@ export class Connection {
     const message = parse(data);
     if (message.type === "frame") this.onFrame(message.frame, receivedMs);
     else if (message.type === "state") this.onState(message.state);
+    else if (message.type === "prompt") this.onPrompt(message.prompt);
     else if (message.type === "error") this.line = message.line;
     else this.welcome(message.hello);
   }

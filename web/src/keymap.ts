@@ -90,6 +90,7 @@ export function helpRows(space: ActionSpace): { group: string; rows: [string, st
     .filter(Boolean);
   if (space.camera_limit) world.push(["Look around", ["Mouse", ...lookCaps]]);
   if (space.num_slots) world.push(["Choose a slot", ["Wheel", `1 – ${space.num_slots}`]]);
+  if (space.attributes) world.push(["Make a wish", ["Enter"]]);
   const pad: [string, string[]][] = [["Move", ["Left stick"]]];
   if (space.camera_limit) pad.push(["Look around", ["Right stick"]]);
   for (const [key, { label }] of gamepadButtons(space)) pad.push([title(key), [label]]);

@@ -60,7 +60,7 @@ export class Notice {
 }
 
 /** A line of the server as a sentence. */
-function sentence(line: string): string {
+export function sentence(line: string): string {
   const text = line.charAt(0).toUpperCase() + line.slice(1);
   return /[.!?]$/.test(text) ? text : `${text}.`;
 }

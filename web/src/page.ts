@@ -21,6 +21,7 @@ import { packAck, packCommand, packPicture, type FrameMessage, type Hello, type 
 import { Screen } from "./screen";
 import { ActionSender } from "./sender";
 import { Touch } from "./touch";
+import { WishBox } from "./wish";
 
 type Phase = "title" | "playing" | "paused";
 type Link = SessionState | "connecting" | Trouble["kind"];
@@ -60,6 +61,7 @@ export class Page {
   private readonly hud = new Hud(byId("hud"), this.latency, this.painted, () => this.phase === "playing");
   private readonly mouse = new Mouse(this.stage, () => this.controls, () => this.phase === "playing");
   private readonly touch = new Touch(this.stage, byId("touch"), () => this.controls, () => this.phase === "playing");
+  private readonly wishBox = new WishBox();
   private readonly menu: Menu;
 
   constructor() {
@@ -118,6 +120,9 @@ export class Page {
       localStorage.setItem("degreesPerPixel", String(degreesPerPixel));
     };
     byId("touch-menu").addEventListener("click", () => this.pause());
+    byId("touch-wish").addEventListener("click", () => this.openWishes());
+    this.wishBox.onWish = (text) => this.command("prompt", { text });
+    this.wishBox.onClosed = () => this.phase === "playing" && this.takeHold();
   }
 
   private connectSocket(): void {
@@ -127,6 +132,7 @@ export class Page {
     };
     this.connection.onHello = (hello) => this.welcome(hello);
     this.connection.onState = (message) => this.stateChanged(message);
+    this.connection.onPrompt = (message) => this.wishBox.answer(message);
     this.connection.onTrouble = (trouble: Trouble) => {
       if (trouble.kind === "refused") this.picture = null;
       this.setSession(trouble.kind);
@@ -175,6 +181,8 @@ export class Page {
       this.screen.setSize(hello.width, hello.height);
       this.menu.build(hello, this.wishes.start, Number(this.wishes.steps ?? Math.min(...hello.steps)));
       this.touch.build(this.controls);
+      this.wishBox.build(hello);
+      byId("touch-wish").hidden = !hello.action_space.attributes;
       this.screen.poster(this.menu.thumbnail(this.wishes.start));
     }
     this.sender?.reset();
@@ -240,9 +248,14 @@ export class Page {
 
   private play(): void {
     this.enter("playing");
+    this.takeHold();
+    const wishes = this.hello?.action_space.attributes ? ", Enter for a wish" : "";
+    if (!("touch" in document.documentElement.dataset)) this.hint(`Esc for the menu${wishes}`);
+  }
+
+  private takeHold(): void {
     this.stage.focus({ preventScroll: true });
     void this.mouse.lock();
-    if (!("touch" in document.documentElement.dataset)) this.hint("Esc for the menu");
   }
 
   private pause(): void {
@@ -253,6 +266,7 @@ export class Page {
 
   private enter(phase: Phase): void {
     this.phase = phase;
+    this.wishBox.close();
     this.resting = false;
     this.release();
     this.latency.forget();
@@ -330,12 +344,23 @@ export class Page {
     const key = deviceKey(event.code);
     const ready = !byId<HTMLButtonElement>("play").disabled;
     if (key === "enter" && this.phase !== "playing" && ready && document.activeElement === document.body) this.play();
+    else if (key === "enter" && this.phase === "playing") this.openWishes();
     else if (key === "escape") this.phase === "playing" ? this.pause() : this.phase === "paused" && this.play();
     else if (key === "h") this.hud.nextMode();
     else if (key === "f") this.menu.toggleFullscreen();
     else if (event.key === "?") this.openHelp();
     else return;
     event.preventDefault();
+  }
+
+  private openWishes(): void {
+    if (!this.hello?.action_space.attributes) {
+      this.hint("This world does not take prompts");
+      return;
+    }
+    this.release();
+    this.mouse.unlock(); // for the examples
+    this.wishBox.open();
   }
 
   private openHelp(): void {

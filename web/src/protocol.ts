@@ -5,6 +5,8 @@ export interface ActionSpace {
   camera_limit: number;
   num_slots: number;
   keymap: Record<string, string>;
+  /** What prompts can change, and the values it can have; left out by a world that takes none. */
+  attributes?: Record<string, string[]>;
 }
 
 export interface Hello {
@@ -18,6 +20,8 @@ export interface Hello {
   /** False for a simulator that is played for comparison. */
   generated: boolean;
   starts: { name: string; title: string }[];
+  /** Examples of what can be wished for. */
+  prompts: string[];
 }
 
 export type SessionState = "warming" | "playing" | "paused" | "queued" | "ended";
@@ -26,6 +30,14 @@ export interface StateMessage {
   state: SessionState;
   reason?: string;
   position?: number;
+}
+
+/** The answer to a wish: what it set and the first frame that shows it, or why it did nothing. */
+export interface PromptMessage {
+  text: string;
+  attributes?: Record<string, string>;
+  frame_index?: number;
+  error?: string;
 }
 
 export interface FrameMessage {
@@ -45,7 +57,8 @@ export type ServerMessage =
   | { type: "frame"; frame: FrameMessage }
   | { type: "state"; state: StateMessage }
   | { type: "hello"; hello: Hello }
-  | { type: "error"; line: string };
+  | { type: "error"; line: string }
+  | { type: "prompt"; prompt: PromptMessage };
 
 export interface Action {
   /** Bit i is the i-th key of the action space. */
@@ -114,6 +127,7 @@ export function parse(buffer: ArrayBuffer): ServerMessage {
   if (type === 2) return { type: "state", state: body };
   if (type === 3) return { type: "hello", hello: body };
   if (type === 4) return { type: "error", line: body.error };
+  if (type === 5) return { type: "prompt", prompt: body };
   throw new Error(`message type ${type}; this page is older or newer than its server: reload it`);
 }
 

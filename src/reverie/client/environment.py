@@ -43,8 +43,7 @@ class WorldEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         self.metadata = {**self.metadata, "render_fps": config.fps}
         space = config.action_space
         low = np.zeros(space.width, np.float32)
-        if space.camera_limit:
-            low[len(space.keys) : len(space.keys) + 2] = -1.0
+        low[space.camera_columns] = -1.0
         self.observation_space = gymnasium.spaces.Box(0, 255, config.frame_shape, np.uint8)
         self.action_space = gymnasium.spaces.Box(low, np.ones_like(low))
 

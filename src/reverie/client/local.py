@@ -62,13 +62,15 @@ class LocalWorld(World):
         image: NDArray[np.uint8] | None = None,
         steps: int | None = None,
         history_s: float = HISTORY_S,
+        prompt: str | None = None,
     ) -> LocalSession:
         """A new session.
 
         seed: decides all chance in it. start: name of one of the world's starts, the first one if
         not given; or image: a picture uint8 [h, w, 3], at least as large as the world's, to begin
-        in. steps: denoising steps per frame, the fewest the world knows if not given. history_s:
-        how far back `rewind` can go; costs a copy of the session's memory per second.
+        in. prompt: what the world shall be like, in words (`LocalSession.prompt`). steps: denoising
+        steps per frame, the fewest the world knows if not given. history_s: how far back `rewind`
+        can go; costs a copy of the session's memory per second.
         Raises ReverieError.
         """
         if start is not None and image is not None:
@@ -83,8 +85,10 @@ class LocalWorld(World):
             )
         if not 0 <= seed < 2**64:
             raise ReverieError(f"seed is {seed}; expected a whole number from 0 to 2**64 - 1")
+        wished = {} if prompt is None else self.understand(prompt)
         session = LocalSession(self, int(seed), num_steps, history_s)
         session._begin(clip)
+        session.attributes |= wished
         return session
 
     def resume(self, path: str | Path, history_s: float = HISTORY_S) -> LocalSession:
@@ -99,6 +103,8 @@ class LocalWorld(World):
             arrays, values = unpack(FILE_KIND, self.fingerprint, data)
             session = LocalSession(self, values["seed"], values["num_steps"], history_s)
             session._continue(arrays["slot"].tobytes(), arrays["frame"], values["frame_index"])
+            known = self.config.action_space.attributes
+            session.attributes = {name: values[f"attribute_{name}"] for name in known}
         except ReverieError as error:
             raise ReverieError(f"{path}: {error}") from None
         except (KeyError, TypeError):
@@ -117,6 +123,7 @@ class _Moment:
 
     frame_index: int
     frame: Pixels
+    attributes: dict[str, str]
     snapshot: bytes
 
 
@@ -124,7 +131,8 @@ class LocalSession:
     """One walk through a world. `LocalWorld.start` and `resume` make them.
 
     frame: uint8 [h, w, 3], the newest picture. frame_index: of the next one. num_steps: denoising
-    steps per frame; may be set between frames.
+    steps per frame; may be set between frames. attributes: what the world is like now, as prompts
+    and actions said it, name -> value.
     """
 
     def __init__(self, world: LocalWorld, seed: int, num_steps: int, history_s: float) -> None:
@@ -138,6 +146,7 @@ class LocalSession:
         self.seed = seed
         self.num_steps = num_steps
         self.frame_index = 0
+        self.attributes: dict[str, str] = {}
         self.frame: Pixels = np.zeros(world.config.frame_shape, np.uint8)
         self._runtime = seats.runtime
         self._slot = seats.slots.allocate()
@@ -152,14 +161,16 @@ class LocalSession:
         )
 
     def step(self, action: Action | NDArray[np.floating]) -> Pixels:
-        """The next frame, uint8 [h, w, 3], after this action or encoded action [A].
+        """The next frame, uint8 [h, w, 3], after this action or encoded action [A]. Attributes that
+        an Action does not name stay as they are; an encoded one says all.
 
         Raises ValueError on keys or slots that the world does not know, and after `close`.
         """
         self._check_open()
         space = self.world.config.action_space
         if isinstance(action, Action):
-            vector = space.encode(action)
+            said = {**self.attributes, **action.attributes}
+            vector = space.encode(Action(action.keys, action.mouse, action.slot, said))
         else:
             vector = np.asarray(action, np.float32)
             if vector.shape != (space.width,) or not np.isfinite(vector).all():
@@ -167,9 +178,21 @@ class LocalSession:
                     f"encoded action has shape {vector.shape}; expected ({space.width},), finite"
                 )
         self._remember_moment()
+        self.attributes = space.decode_attributes(vector[space.attribute_columns])
         if self._history_s > 0:
             self._actions.append((vector, self.num_steps))
         return self._draw(vector, self.num_steps)
+
+    def prompt(self, text: str) -> dict[str, str]:
+        """Have the world be as the text says, from the next frame on; what it does not name stays.
+
+        Returns the attributes that it set. Raises ReverieError, with what can be wished for, where
+        it asks for nothing that the world knows.
+        """
+        self._check_open()
+        wished = self.world.understand(text)
+        self.attributes |= wished
+        return wished
 
     def rewind(self, seconds: float) -> Pixels:
         """Go back in time, at most as far as `history_s`; returns the picture that was seen then.
@@ -196,7 +219,10 @@ class LocalSession:
             self._actions.pop()
         self._runtime.restore(self._slot, moment.snapshot)
         self.frame_index, self.frame = moment.frame_index, moment.frame
+        self.attributes = moment.attributes
+        space = self.world.config.action_space
         for vector, num_steps in replayed:
+            self.attributes = space.decode_attributes(vector[space.attribute_columns])
             self._draw(vector, num_steps)
         return self.frame
 
@@ -206,6 +232,7 @@ class LocalSession:
         other = LocalSession(self.world, self.seed, self.num_steps, self._history_s)
         self._runtime.restore(other._slot, self._runtime.snapshot(self._slot))
         other.frame_index, other.frame = self.frame_index, self.frame
+        other.attributes = dict(self.attributes)
         other._moments, other._actions = copy.copy(self._moments), copy.copy(self._actions)
         return other
 
@@ -221,6 +248,7 @@ class LocalSession:
             "num_steps": self.num_steps,
             "frame_index": self.frame_index,
             "name": self.world.config.name,
+            **{f"attribute_{name}": value for name, value in self.attributes.items()},
         }
         arrays = {"slot": slot, "frame": self.frame}
         data = pack(FILE_KIND, self.world.fingerprint, arrays, values)
@@ -248,6 +276,8 @@ class LocalSession:
         slot, pitch_deg = self._slot, clip.pitch_deg
         self._runtime.prefill(slot, clip.frames, clip.actions, self.seed, pitch_deg=pitch_deg)
         self.frame = clip.frames[-1].copy()
+        space = self.world.config.action_space
+        self.attributes = space.decode_attributes(clip.actions[-1, space.attribute_columns])
 
     def _continue(self, snapshot: bytes, frame: Pixels, frame_index: int) -> None:
         self._runtime.restore(self._slot, snapshot)
@@ -264,7 +294,8 @@ class LocalSession:
         due = not self._moments or self.frame_index >= self._moments[-1].frame_index + fps
         if self._history_s > 0 and due:
             snapshot = self._runtime.snapshot(self._slot)
-            self._moments.append(_Moment(self.frame_index, self.frame.copy(), snapshot))
+            now = (self.frame_index, self.frame.copy(), dict(self.attributes))
+            self._moments.append(_Moment(*now, snapshot))
 
     def _check_open(self) -> None:
         if not self._release.alive:
@@ -282,4 +313,5 @@ def load(
     Raises ReverieError, one line, if there is no such world or it is not whole.
     """
     found = worlds.load(name)
-    return LocalWorld(found.path, found.config, found.starts, num_sessions, runtime, num_threads)
+    parts = (found.path, found.config, found.starts, found.prompter)
+    return LocalWorld(*parts, num_sessions, runtime, num_threads)

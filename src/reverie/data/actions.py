@@ -65,7 +65,8 @@ class ActionFormat:
             return ("choice",)
         space = self._space()
         camera = ("yaw", "pitch") if space.camera_limit else ()
-        return ("keys", *camera, *(("slot",) if space.num_slots else ()))
+        attributes = (attribute_column(name) for name in space.attributes)
+        return ("keys", *camera, *(("slot",) if space.num_slots else ()), *attributes)
 
     def idle(self) -> Vectors:
         """float32 [A]: nothing held, camera at rest, first slot; all zeros where that has no
@@ -110,6 +111,8 @@ class ActionFormat:
             parts.append(camera * np.float32(CAMERA_STEP_DEG / space.camera_limit))
         if space.num_slots:
             parts.append(np.eye(space.num_slots, dtype=np.float32)[columns["slot"] - 1])
+        for name, values in space.attributes.items():
+            parts.append(np.eye(len(values), dtype=np.float32)[columns[attribute_column(name)]])
         return np.concatenate(parts, axis=1)
 
     def quantise(self, vector: Vectors) -> Vectors:
@@ -164,13 +167,23 @@ class ActionFormat:
             steps = steps.astype(np.int8 if most < 128 else np.int16)
             columns["yaw"], columns["pitch"] = steps[:, 0], steps[:, 1]
         if space.num_slots:
-            slots = vectors[:, -space.num_slots :].argmax(axis=1) + 1
+            slots = vectors[:, space.slot_columns].argmax(axis=1) + 1
             columns["slot"] = slots.astype(_unsigned(space.num_slots + 1))
+        first = space.attribute_columns.start
+        for name, values in space.attributes.items():
+            told = vectors[:, first : first + len(values)]
+            columns[attribute_column(name)] = told.argmax(axis=1).astype(_unsigned(len(values)))
+            first += len(values)
         return columns
 
     def _space(self) -> ActionSpace:
         assert self.space is not None, f"actions of kind {self.kind!r} have no action space"
         return self.space
+
+
+def attribute_column(name: str) -> str:
+    """Name of the log's column that says which value an attribute has."""
+    return f"attribute_{name}"
 
 
 def _unsigned(num_values: int) -> np.dtype[Any]:

@@ -107,14 +107,14 @@ def action_statistics(dataset: Dataset) -> dict[str, Any]:
     statistics["no key held"] = f"{(~held.any(axis=1)).mean():.1%}"
     statistics["exactly one key held"] = f"{(held.sum(axis=1) == 1).mean():.1%}"
     if space.camera_limit:
-        camera = vectors[:, len(space.keys) : len(space.keys) + 2] * space.camera_limit
+        camera = vectors[:, space.camera_columns] * space.camera_limit
         still = ~camera.any(axis=1)
         statistics["camera at rest"] = f"{still.mean():.1%}"
         statistics["nothing at all"] = f"{(still & ~held.any(axis=1)).mean():.1%}"
         for axis, name in enumerate(("yaw", "pitch")):
             statistics[f"{name} speed, degrees a frame"] = _speeds(camera[:, axis])
     if space.num_slots:
-        slots = vectors[:, -space.num_slots :].mean(axis=0)
+        slots = vectors[:, space.slot_columns].mean(axis=0)
         statistics["slots"] = ", ".join(f"{i}: {share:.0%}" for i, share in enumerate(slots, 1))
     return statistics
 

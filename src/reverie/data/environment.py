@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from reverie.core import ActionSpace, Pixels, ReverieError
 from reverie.data.actions import ActionFormat, Vectors
+from reverie.prompts import Prompter
 
 if TYPE_CHECKING:
     import gymnasium
@@ -113,6 +114,21 @@ class Simulator:
         except DependencyNotInstalled as error:
             reason = str(error).splitlines()[0]
             raise ReverieError(f"environment {self.env_id!r} cannot draw: {reason}") from None
+
+    def prompter(self) -> Prompter | None:
+        """What understands wishes here: fitted to the environment's own `wordings`, where it has
+        attributes at all.
+        """
+        space = self.actions.space
+        if space is None or not space.attributes:
+            return None
+        return Prompter.fit(space.attributes, getattr(self._env.unwrapped, "wordings", None))
+
+    @property
+    def wishes(self) -> tuple[str, ...]:
+        """Examples of prompts that the environment understands."""
+        prompted = self.actions.space is not None and self.actions.space.attributes
+        return tuple(getattr(self._env.unwrapped, "wishes", ())) if prompted else ()
 
     def clone(self) -> Simulator | None:
         """An independent copy at the same moment, where the environment offers `clone`."""

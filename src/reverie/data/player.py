@@ -37,6 +37,9 @@ class Body:
     def __init__(self, space: ActionSpace, rng: np.random.Generator) -> None:
         self.space, self.rng = space, rng
         self.slot = int(rng.integers(1, space.num_slots + 1)) if space.num_slots else 1
+        self.attributes: dict[str, str] = {}
+        for _ in space.attributes:
+            self.wish()
         self.position = np.zeros(3)
         self.yaw, self.pitch = 0.0, 0.0
         self.moved = 0.0
@@ -103,7 +106,15 @@ class Body:
 
     def act(self, *keys: str, turn: Turn = STILL) -> Action:
         """An action of the keys that this world has."""
-        return Action((key for key in keys if key in self.space.keys), turn, self.slot)
+        held = (key for key in keys if key in self.space.keys)
+        return Action(held, turn, self.slot, self.attributes)
+
+    def wish(self) -> None:
+        """Have the world be otherwise in one respect; every other time as usual again."""
+        name = str(self.rng.choice(list(self.space.attributes)))
+        values = self.space.attributes[name]
+        value = values[0] if self.chance(0.5) else str(self.rng.choice(values[1:]))
+        self.attributes = {**self.attributes, name: value}
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)

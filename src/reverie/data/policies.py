@@ -30,6 +30,9 @@ MIX = {"options": 0.70, "sticky": 0.15, "still": 0.10, "tests": 0.05}
 TYPICAL_TICKS = {"options": 36, "sticky": 66, "still": 29, "tests": 74}
 """How long one option of each part takes; with it, shares of time become chances."""
 
+WISH_CHANCE = 0.3
+"""That the world is told to be otherwise when an option begins, where it can be: every 6 s."""
+
 OPTIONS: Mapping[str, Mapping[Option, float]] = {
     "options": {
         options.walk: 6.0,
@@ -91,6 +94,8 @@ class Scripted:
         )
         if body.chance(0.08):
             body.pick_slot()
+        if body.space.attributes and body.chance(WISH_CHANCE):
+            body.wish()
         if self.part == "sticky":
             self.current = "sticky"
             return sticky(body, body.ticks(40, 120))

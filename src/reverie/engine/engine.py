@@ -22,7 +22,7 @@ import numpy as np
 
 from reverie.core import Deadline, Frame, ReverieError
 from reverie.engine.cache_pool import Slots
-from reverie.engine.handle import Handle
+from reverie.engine.handle import Handle, Prompted
 from reverie.engine.runtime import Batch, Runtime
 from reverie.scheduler import Costs, Plan, Task, capacity, ladder, next_tick, rung, schedule
 from reverie.session import ActionMailbox, Reading, Session, SessionState
@@ -138,6 +138,7 @@ class Engine:
             f"{next(self._ids):06d}", _seed(seed), steps, ActionMailbox(config.action_space)
         )
         handle = Handle(self, session, self._find_start(start))
+        self._forget_prompts(handle)
         with self._wake:
             if self._stopping:
                 raise ReverieError("the engine has stopped")
@@ -343,10 +344,24 @@ class Engine:
             if session.state is SessionState.ENDED:
                 return
             handle._start, session.seed = clip, _seed(seed)
+            self._forget_prompts(handle)
             if session.state is not SessionState.QUEUED:
                 self._begin_warming(handle)
             self._call()
         handle._notify()
+
+    def _forget_prompts(self, handle: Handle) -> None:
+        """The world is as it is in the start's last frame."""
+        columns = self.world.config.action_space.attribute_columns
+        handle._session.mailbox.tell(handle._start.actions[-1, columns])
+
+    def _prompt(self, handle: Handle, text: str) -> Prompted:
+        wished = self.world.understand(text)
+        with self._wake:
+            session, space = handle._session, self.world.config.action_space
+            now = space.decode_attributes(session.mailbox.attributes) | wished
+            session.mailbox.tell(space.encode_attributes(now))
+            return Prompted(wished, session.frame_index)
 
     def _begin_warming(self, handle: Handle) -> None:
         session = handle._session

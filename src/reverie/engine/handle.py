@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from reverie.engine.engine import Engine
 
 logger = logging.getLogger(__name__)
+
+
+class Prompted(NamedTuple):
+    """What a prompt did: the attributes it set, and the index of the first frame to show them."""
+
+    attributes: dict[str, str]
+    frame_index: int
 
 
 class Handle:
@@ -85,6 +92,13 @@ class Handle:
     def set_steps(self, num_steps: int) -> None:
         """Denoising steps per frame, one of the world's. Raises ReverieError on another number."""
         self._session.num_steps = self._engine._known_steps(num_steps)
+
+    def prompt(self, text: str) -> Prompted:
+        """Have the world be as the text says, from the next frame on; what it does not name stays.
+
+        Raises ReverieError, with what can be wished for, where it asks for nothing the world knows.
+        """
+        return self._engine._prompt(self, text)
 
     def pause(self) -> None:
         """Stand still, keeping the slot. A session that is not playing yet pauses when it would."""

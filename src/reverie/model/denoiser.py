@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -218,6 +218,22 @@ def attend_to_past(
     weights = scores.softmax(-1)
     num_past = past_k.shape[-2]
     return weights[..., :num_past] @ past_v + weights[..., num_past:] @ v
+
+
+def hear_more(denoiser: Denoiser, columns: slice) -> Denoiser:
+    """The same network for actions that have these columns more. It hears them at zero weight, so
+    that it goes on as it was until it learns what they mean.
+    """
+    config = denoiser.config
+    wider = Denoiser(
+        replace(config, action_width=config.action_width + columns.stop - columns.start)
+    )
+    weights = denoiser.state_dict()
+    first = "embed_action.0.weight"
+    before, after = weights[first][:, : columns.start], weights[first][:, columns.start :]
+    new = before.new_zeros((len(before), columns.stop - columns.start))
+    wider.load_state_dict({**weights, first: torch.cat([before, new, after], 1)})
+    return wider.eval().requires_grad_(False)
 
 
 class Denoiser(nn.Module):

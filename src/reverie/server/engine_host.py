@@ -106,5 +106,7 @@ def describe(world: World) -> Mapping[str, Any]:
         "steps": list(config.denoising_steps),
         # A simulator has no networks, and must not be shown as if a network dreamed it.
         "generated": bool(config.denoiser),
+        # What can be wished for; a world without attributes takes no prompts.
+        "prompts": list(config.prompts),
         "starts": [{"name": start.name, "title": start.title} for start in world.starts],
     }

@@ -26,6 +26,7 @@ from reverie.server.metrics import Metrics
 from reverie.server.protocol import CloseCode, ProtocolError
 from reverie.server.request import (
     PlayRequest,
+    known_prompt,
     known_seed,
     known_start,
     known_steps,
@@ -64,6 +65,7 @@ class Player:
         self._in_flight: deque[int] = deque()  # indices of frames that are not acknowledged yet
         self._unanswered: deque[tuple[int, float]] = deque(maxlen=512)  # (seq, client time)
         self._answered_time_ms = 0.0
+        self._answers: deque[bytes] = deque(maxlen=8)  # to prompts; who floods is not told all
         self._last_seq = 0
         self._heard_s = time.monotonic()
         self._previous: Frame | None = None
@@ -117,6 +119,8 @@ class Player:
                     self._heard_s = time.monotonic()  # waiting in the queue was no silence
                     count_state(state[0])
                     await self._tell_state(session, *state)
+                while self._answers:
+                    await self._send(self._answers.popleft())
                 room = len(self._in_flight) < self._limits.frames_in_flight
                 frame = session.take() if room else None
                 if frame is not None:
@@ -212,9 +216,20 @@ class Player:
                 session.resume()
             case "steps":
                 session.set_steps(known_steps(engine.world, arguments.get("steps")))
+            case "prompt":
+                self._prompt(known_prompt(arguments.get("text")), session)
             case "restart" | "start":
                 start = known_start(engine.world, arguments.get("name"))
                 self._restart(session, start, known_seed(arguments.get("seed")))
+
+    def _prompt(self, text: str, session: Handle) -> None:
+        try:
+            done = session.prompt(text)
+        except ReverieError as error:
+            self._answers.append(protocol.pack_prompt(text, error=str(error)))
+        else:
+            self._answers.append(protocol.pack_prompt(text, **done._asdict()))
+        self._news.set()
 
     def _restart(self, session: Handle, start: str | Start | None, seed: int | None) -> None:
         session.restart(start, seed)

@@ -25,7 +25,7 @@ MAX_MESSAGE_BYTES = 4096
 MAX_PICTURE_BYTES = 256 * 1024
 MAX_KEYS = 16
 MAX_TURN_DEGREES = 3600.0
-COMMANDS = ("pause", "restart", "resume", "start", "steps")
+COMMANDS = ("pause", "prompt", "restart", "resume", "start", "steps")
 
 _ACTION = struct.Struct("<BBHIffB3xd")
 _ACK = struct.Struct("<B3xI")
@@ -48,6 +48,7 @@ class ServerMessage(IntEnum):
     STATE = 2
     HELLO = 3
     ERROR = 4
+    PROMPT = 5
 
 
 class CloseCode(IntEnum):
@@ -149,7 +150,7 @@ def action_vector(message: ActionMessage, space: ActionSpace) -> NDArray[np.floa
         raise _malformed(str(error)) from None
     if space.camera_limit:
         turn = (message.yaw_deg, message.pitch_deg)
-        vector[len(space.keys) : len(space.keys) + 2] = np.divide(turn, space.camera_limit)
+        vector[space.camera_columns] = np.divide(turn, space.camera_limit)
     return vector
 
 
@@ -219,7 +220,7 @@ class FrameMessage:
 
 
 def parse_server(message: bytes) -> FrameMessage | tuple[ServerMessage, dict[str, Any]]:
-    """The client's side: a frame, or (STATE | HELLO | ERROR, its JSON)."""
+    """The client's side: a frame, or (STATE | HELLO | ERROR | PROMPT, its JSON)."""
     if message[0] != ServerMessage.FRAME:
         return ServerMessage(message[0]), json.loads(message[1:])
     _, num_steps, _, index, seq, _, client_time_ms, wait, generate, encode, _ = _FRAME.unpack_from(
@@ -237,6 +238,13 @@ def pack_state(state: str, **details: Any) -> bytes:
 def pack_hello(description: Mapping[str, Any]) -> bytes:
     """HELLO: what a client must know to play (`engine_host.describe`)."""
     return _pack_json(ServerMessage.HELLO, {"protocol": PROTOCOL_VERSION, **description})
+
+
+def pack_prompt(text: str, **answer: Any) -> bytes:
+    """PROMPT: the answer to a wish. Either the attributes it set and the frame_index that shows
+    them first, or an error: one line that says what could be wished for.
+    """
+    return _pack_json(ServerMessage.PROMPT, {"text": text, **answer})
 
 
 def pack_error(line: str) -> bytes:

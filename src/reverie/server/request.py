@@ -76,6 +76,13 @@ def known_steps(world: World, num_steps: Any) -> int:
     return int(num_steps)
 
 
+def known_prompt(text: Any) -> str:
+    """A wish in words. Raises ProtocolError on anything else."""
+    if not isinstance(text, str) or not text.strip():
+        raise _malformed(f"prompt {text!r:.40}; expected a wish in words")
+    return text
+
+
 def known_seed(seed: Any) -> int | None:
     """A seed that an engine takes, or None. Raises ProtocolError on anything else."""
     whole = isinstance(seed, int) and not isinstance(seed, bool)

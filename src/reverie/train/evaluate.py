@@ -43,13 +43,15 @@ from reverie.world import World
 class Effort:
     """How much is played. moments: that turning, walking and the next frame begin at; edits: of
     breaking, and of placing, at most; excursions, stills: moments of memory and of flicker;
-    sessions: of long play, play_s seconds each; attempts: seeds, attempt_s seconds each.
+    prompts: moments that wishes are made at. sessions: of long play, play_s seconds each; attempts:
+    seeds, attempt_s seconds each.
     """
 
     moments: int = 48
     edits: int = 48
     excursions: int = 24
     stills: int = 12
+    prompts: int = 12
     sessions: int = 4
     play_s: float = 500.0
     attempts: int = 100
@@ -58,7 +60,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(12, 12, 8, 4, 2, 50.0, 8, 30.0, 300)
+QUICK = Effort(12, 12, 8, 4, 4, 2, 50.0, 8, 30.0, 300)
 """Two minutes on two cores: says whether a world is alive, not how good it is."""
 PROBE_FRAMES = 20_000
 AHEAD = 64
@@ -243,6 +245,7 @@ class Judge:
                 count = {
                     "reconstruction": 4 * effort.moments,
                     "flicker": effort.stills,
+                    "prompts": effort.prompts,
                     "memory": effort.excursions,
                     "long_play": effort.sessions,
                     "attempts": effort.attempts,
@@ -262,6 +265,8 @@ class Judge:
         names += [
             name for name, (key, _) in measures.EDITS.items() if simulated and key in space.keys
         ]
+        if simulated and space.attributes:
+            names += ["prompts"]
         if space.camera_limit:
             names += ["memory"]
         names += ["flicker", "next_frame", "reconstruction"]
@@ -276,6 +281,7 @@ class Judge:
         """How much of the work a unit is."""
         name, first, end = unit
         held = measures.HELD_FRAMES
+        num_wishes = sum(map(len, self.setting.space.attributes.values()))
         lengths = {
             "long_play": round(self.effort.play_s * self.setting.fps),
             "attempts": round(self.effort.attempt_s * self.setting.fps),
@@ -283,6 +289,7 @@ class Judge:
             "walking": held * 5,
             "memory": sum(map(len, measures.EXCURSIONS.values())),
             "flicker": measures.STILL_FRAMES,
+            "prompts": measures.PROMPT_FRAMES * num_wishes,
             "sheets": 6 * AHEAD + 2 * held * 5,
         }
         return (end - first) * lengths.get(name, held)
@@ -339,6 +346,7 @@ _OBSERVERS: dict[str, Callable[[Setting, Sequence[Clip]], list[Record]]] = {
     "turns": measures.observe_turns,
     "walking": measures.observe_walking,
     "memory": measures.observe_memory,
+    "prompts": measures.observe_prompts,
 }
 _FIGURES: dict[str, Callable[[Sequence[Record]], Figures]] = {
     "reconstruction": measures.reconstruction_figures,
@@ -346,6 +354,7 @@ _FIGURES: dict[str, Callable[[Sequence[Record]], Figures]] = {
     "turns": measures.turn_figures,
     "walking": measures.walking_figures,
     "memory": measures.memory_figures,
+    "prompts": measures.prompt_figures,
     "flicker": measures.flicker_figures,
     "attempts": long_play.attempt_figures,
 }

@@ -22,9 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reverie import world as worlds
-from reverie.core import ActionSpace, ReverieError
+from reverie.core import Action, ActionSpace, ReverieError
 from reverie.model.autoencoder import Autoencoder, to_frames, to_pixels
 from reverie.model.denoiser import Denoiser
+from reverie.prompts import Prompter
 from reverie.world import WEIGHTS, Start, World, WorldConfig
 
 
@@ -75,9 +76,12 @@ def export_world(
     denoising_steps: Sequence[int] = (1, 2, 4),
     context_signal: float = 0.9,
     noise_scale: float = 1.0,
+    prompts: Sequence[str] = (),
+    prompter: Prompter | None = None,
 ) -> World:
-    """Write a world folder and load it back. Raises ReverieError where networks and action space do
-    not fit each other.
+    """Write a world folder and load it back. prompts: examples. prompter: reads them; fitted to the
+    names of the attributes alone if not given. Raises ReverieError where networks and action space
+    do not fit each other.
     """
     _check_fit(autoencoder, denoiser, action_space)
     networks = {
@@ -94,6 +98,7 @@ def export_world(
         context=denoiser.config.context,
         context_signal=context_signal,
         noise_scale=noise_scale,
+        prompts=tuple(prompts),
         autoencoder=_plain(asdict(autoencoder.config)),
         denoiser=_plain(asdict(denoiser.config) | {"frequencies": denoiser.config.frequencies}),
     )
@@ -107,6 +112,8 @@ def export_world(
     save_file(weights, path / WEIGHTS)
     (path / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone
     _write_graphs(path, autoencoder, denoiser)
+    if action_space.attributes:
+        (prompter or Prompter.fit(action_space.attributes)).save(path)
     return worlds.load(path)
 
 
@@ -286,7 +293,6 @@ def write_random_world(path: Path, seed: int = 0, *, small: bool = True) -> Worl
     frames = generator.integers(
         0, 255, (steps.context, pictures.height, pictures.width, 3), np.uint8
     )
-    actions = np.zeros((steps.context, space.width), np.float32)
-    actions[:, -space.num_slots] = 1.0
+    actions = np.tile(space.encode(Action()), (steps.context, 1))
     start = Start("noise", "Noise", frames, actions)
     return export_world(path, "random", autoencoder, denoiser, space, starts=[start])

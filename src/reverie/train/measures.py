@@ -52,6 +52,7 @@ EDITS = {
 EDIT_LEVELS = 8.0
 """Mean colours of squares that differ by more than this have changed."""
 STILL_FRAMES = 100
+PROMPT_FRAMES = 40
 EXCURSIONS = {
     # Once around in four seconds; a quarter turn away, half a second of something else, and back.
     "circle": [Action(mouse=(4.5, 0.0))] * 80,
@@ -266,6 +267,47 @@ def edit_moments(setting: Setting, name: str, count: int) -> list[Clip]:
     return clips_at(test, setting.space, setting.context, rows - setting.context)
 
 
+# -- prompts --------------------------------------------------------------------------------------
+
+
+def observe_prompts(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
+    """Stand still and wish for every value of every attribute: what does the picture look like two
+    seconds later? Right: like the simulator's with that value, and no other. Kept: like this
+    place in the simulator, and none of the other clips'. Judged where the wish changes the
+    simulator's picture.
+    """
+    assert setting.simulator is not None
+    records = []
+    for name, values in setting.space.attributes.items():
+        seen: dict[str, list[NDArray[np.float32]]] = {}
+        truths: dict[str, list[Frames]] = {}
+        for value in values:
+            wish = Action(attributes={name: value})
+            asked = [held(setting.space, wish, clip, PROMPT_FRAMES) for clip in clips]
+            drawn, truths[value] = _of_both(setting, clips, asked)
+            seen[value] = [_squares(frames[-1]) for frames in drawn]
+        for i, clip in enumerate(clips):
+            ends = {value: frames[i][-1] for value, frames in truths.items()}
+            now = setting.space.decode(clip.actions[clip.context - 1]).attributes[name]
+            for value in values:
+                if mean_square(ends[value], ends[now]) < MOVING_MSE:
+                    continue
+                found = seen[value][i]
+                apart = {v: np.square(found - _squares(end)).sum() for v, end in ends.items()}
+                places = [np.square(found - _squares(f[-1])).sum() for f in truths[value]]
+                nearest = min(apart, key=lambda v: apart[v])
+                kept = int(np.argmin(places)) == i
+                records.append({"way": name, "right": nearest == value, "kept": kept})
+    return records
+
+
+def prompt_figures(records: Sequence[Record]) -> Figures:
+    """The share of wishes that came true, by attribute, and of those that kept the place."""
+    scores = {f"prompts_{name}": share for name, share in _shares(records, "way").items()}
+    kept = round(mean(records, "kept"), 4)
+    return {**scores, "prompts_obeyed": min(scores.values()), "prompts_keep_place": kept}
+
+
 # -- memory ---------------------------------------------------------------------------------------
 
 
@@ -359,14 +401,15 @@ def _of_both(
 
 
 def held(space: ActionSpace, action: Action, clip: Clip, num_frames: int = HELD_FRAMES) -> Actions:
-    """The same action for some frames, with the slot that is selected in the clip."""
+    """The same action for some frames, with the slot and the attributes of the clip."""
     return script(space, [action] * num_frames, clip)
 
 
 def script(space: ActionSpace, actions: Sequence[Action], clip: Clip) -> Actions:
-    """Actions one after another, with the slot that is selected in the clip: [t, A]."""
-    slot = space.decode(clip.actions[clip.context - 1]).slot
-    return np.stack([space.encode(Action(a.keys, a.mouse, slot)) for a in actions])
+    """Actions one after another, with the clip's slot, and its attributes where they name none."""
+    now = space.decode(clip.actions[clip.context - 1])
+    said = (Action(a.keys, a.mouse, now.slot, {**now.attributes, **a.attributes}) for a in actions)
+    return np.stack([space.encode(action) for action in said])
 
 
 def _squares(frame: NDArray[np.uint8], side: int = 8) -> NDArray[np.float32]:

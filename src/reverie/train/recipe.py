@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,15 @@ from reverie.core import ActionSpace, ReverieError
 from reverie.data.episode import Dataset
 from reverie.data.render import FRAMES_FOLDER, Rendered, led_into, open_simulator, play_back, render
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
-from reverie.model.denoiser import Denoiser, DenoiserConfig
+from reverie.model.denoiser import Denoiser, DenoiserConfig, hear_more
 from reverie.model.weights import load_networks
 from reverie.train import parallel
 from reverie.train.autoencoder import load_autoencoder, train_autoencoder
 from reverie.train.denoiser import Forcing, ForcingConfig, load_denoiser, train_denoiser
 from reverie.train.distill import Distillation, GuidanceConfig
 from reverie.train.export import export_world
-from reverie.train.run import Run, RunConfig
+from reverie.train.provenance import describe
+from reverie.train.run import Run, RunConfig, load_checkpoint
 from reverie.world import Start, World
 
 STAGES = ("autoencoder", "denoiser", "decoder")
@@ -83,12 +84,7 @@ def train_stage(
     dataset, space = _open(data, config)
     if begin_with and stage == "decoder":
         raise ReverieError("the decoder goes on from the run's own; leave out the world")
-    if begin_with and begin_with.config.action_space != space:
-        raise ReverieError(
-            f"{data} has other actions than the world {begin_with.config.name!r}; "
-            "record with the environment that the world was trained for, or train from scratch"
-        )
-    networks = load_networks(begin_with) if begin_with else None
+    networks = _networks_of(begin_with, space, data) if begin_with else None
     if stage != "autoencoder":
         autoencoder = load_autoencoder(out / "autoencoder")
     elif networks:
@@ -126,6 +122,22 @@ def distill_stage(
     train, validation = _render(dataset, autoencoder.config, num_frames)
     objective = Distillation(teacher, guidance, ForcingConfig(), len(space.keys))
     return train_denoiser(out / DISTILLED, objective, config, autoencoder, train, validation, space)
+
+
+def _networks_of(world: World, space: ActionSpace, data: Path) -> tuple[Autoencoder, Denoiser]:
+    """A world's networks for actions like its own, or for those and attributes that it never heard
+    of, which it learns from there.
+    """
+    autoencoder, denoiser = load_networks(world)
+    known = world.config.action_space
+    if space != known:
+        if replace(space, attributes={}) != known:
+            raise ReverieError(
+                f"{data} has other actions than the world {world.config.name!r}; "
+                "record with the environment that the world was trained for, or train from scratch"
+            )
+        denoiser = hear_more(denoiser, space.attribute_columns)
+    return autoencoder, denoiser
 
 
 def _open(data: Path, config: RunConfig) -> tuple[Dataset, ActionSpace]:
@@ -190,7 +202,9 @@ def export_run(
     wanted = json.loads(starts.read_text()) if starts else _default_starts(dataset)
     clips = [_cut_start(dataset, space, moment, denoiser.config.context) for moment in wanted]
     fps = round(dataset.config.fps)
-    forcing = ForcingConfig()
+    forcing, simulator = ForcingConfig(), open_simulator(dataset)
+    prompter, wishes = simulator.prompter(), simulator.wishes
+    simulator.close()
     return export_world(
         path,
         name,
@@ -198,11 +212,22 @@ def export_run(
         denoiser,
         space,
         starts=clips,
-        card=card,
+        card=card + _history(dataset, out),
         fps=fps,
         context_signal=forcing.context_signal,
         noise_scale=forcing.noise_scale,
+        prompts=wishes,
+        prompter=prompter,
     )
+
+
+def _history(dataset: Dataset, out: Path) -> str:
+    """The end of a card: what every stage of a run says of itself; nothing where none does."""
+    stages = ("autoencoder", "denoiser", DISTILLED, "decoder")
+    finished = [stage for stage in stages if (out / stage / "checkpoint.pt").exists()]
+    states = {stage: load_checkpoint(out / stage) for stage in finished}
+    made = {stage: state["provenance"] for stage, state in states.items() if "provenance" in state}
+    return f"\n{describe(dataset, made)}" if made else ""
 
 
 def _load_pictures(out: Path) -> Autoencoder:

@@ -37,6 +37,8 @@ LABELS = {
     "breaks_judged": "moments of breaking judged",
     "places": "places what the simulator places",
     "places_judged": "moments of placing judged",
+    "prompts_obeyed": "wishes that come true within 2 s, worst attribute",
+    "prompts_keep_place": "wishes that leave the place as it is",
     "memory_circle": "once around in 4 s: PSNR of the view over another place's, dB",
     "memory_away": "away and back in 2 s: the same, dB",
     "memory_margin": "memory, the worse of both, dB",
@@ -100,11 +102,13 @@ def write_page(
         summary = f"Misses {len(report['missed'])} of {len(judged)} thresholds."
     if unknown := [LABELS.get(name, name) for name in thresholds if name not in report]:
         summary += f" Not measured: {', '.join(unknown)}."
+    wishes = [name for name in report if name.startswith("prompts_") and name not in LABELS]
+    labels = {**LABELS, **{name: name.replace("_", " ") for name in wishes}}
     columns = [report, *others]
     heads = [f"<th>steps: {column['denoising_steps']}</th>" for column in columns]
     rows = [
         _row(label, [column.get(name) for column in columns], thresholds.get(name))
-        for name, label in LABELS.items()
+        for name, label in labels.items()
         if name in report
     ]
     figures = [_figure(caption, path) for caption, path in shown if path.is_file()]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from reverie.core import ReverieError
 from reverie.train import parallel
+from reverie.train.provenance import continued, provenance
 
 COOLDOWN_SHARE = 0.3
 """Of a run's steps: the last, in which the learning rate falls."""
@@ -115,6 +116,7 @@ class Run:
         ]
         self.ema = EMA(network, config.ema_decay)
         self.step = 0
+        self.provenance = provenance(config)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "sheets").mkdir(exist_ok=True)
         if (folder / "checkpoint.pt").exists():
@@ -127,7 +129,7 @@ class Run:
         there.
         """
         config = self.config
-        saved = logged = time.monotonic()
+        saved = logged = counted = time.monotonic()
         losses: list[Tensor] = []
         columns = (
             TextColumn("{task.description}"),
@@ -146,6 +148,8 @@ class Run:
                     losses.append(self._update(train_step))
                     self.step += 1
                     now = time.monotonic()
+                    self.provenance["seconds"] += now - counted
+                    counted = now
                     done = self.step == config.steps
                     if first and (done or now - logged > config.log_every_s):
                         loss = torch.stack(losses).mean().item()
@@ -201,6 +205,7 @@ class Run:
             "network": self.network.state_dict(),
             "average": self.ema.weights,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "provenance": self.provenance,
         }
         temporary = self.folder / "checkpoint.pt.new"
         torch.save(state, temporary)
@@ -222,6 +227,7 @@ class Run:
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = state["step"]
+        self.provenance = continued(state.get("provenance"), self.provenance)
 
     def _log(self, **values: float) -> None:
         line = {

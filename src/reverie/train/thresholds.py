@@ -44,6 +44,7 @@ RELEASE = {
     "walk_speed_ratio": Threshold(0.75),
     "breaks": Threshold(0.8),
     "places": Threshold(0.8),
+    "prompts_obeyed": Threshold(0.95),
     "memory_margin": Threshold(3),
     "flicker_ratio": Threshold(1.2, at_most=True),
     "collapsed": Threshold(0, at_most=True),

@@ -13,8 +13,9 @@ import importlib.util
 import json
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +34,19 @@ _LENGTH = struct.Struct("<I")
 class SimulatorRuntime:
     """See `engine.runtime.Runtime`.
 
-    env_id: as for `gymnasium.make`. first_seed: the environment seed of the first start.
+    env_id, env_kwargs: as for `gymnasium.make`. first_seed: the environment's, of the first start.
     Raises ReverieError where the extra is missing, the environment is unknown or has no keys.
     """
 
-    def __init__(self, env_id: str = DEFAULT_ENV, first_seed: int = 0) -> None:
+    def __init__(
+        self,
+        env_id: str = DEFAULT_ENV,
+        first_seed: int = 0,
+        env_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         require_simulator()
-        self._env_id = env_id
-        first = Simulator(env_id)
+        self._env_id, self._env_kwargs = env_id, dict(env_kwargs or {})
+        first = Simulator(env_id, self._env_kwargs)
         if first.actions.space is None:
             raise ReverieError(
                 f"environment {env_id!r} takes numbers, not keys; it cannot be played by hand"
@@ -62,7 +68,7 @@ class SimulatorRuntime:
     def allocate(self, num_slots: int) -> None:
         """One simulator for each slot, all begun from the first start."""
         while len(self._spare) < num_slots:
-            self._spare.append(Simulator(self._env_id))
+            self._spare.append(Simulator(self._env_id, self._env_kwargs))
         self._slots = [_Slot(simulator) for simulator in self._spare[:num_slots]]
         for slot in self._slots:
             slot.begin(next(iter(self._seeds.values())))
@@ -146,8 +152,9 @@ class SimulatorRuntime:
             denoising_steps=(1,),
             context=1,
             context_signal=1.0,
+            prompts=simulator.wishes,
         )
-        return World(Path(), config, tuple(starts))
+        return World(Path(), config, tuple(starts), simulator.prompter())
 
 
 class _Slot:

@@ -2,7 +2,7 @@
 from.
 """
 
-from reverie.envs.meadow.conditions import SEASONS, TIMES_OF_DAY, WEATHERS, Conditions
-from reverie.envs.meadow.sim import MEADOW_ACTIONS, Meadow
+from reverie.envs.meadow.conditions import ATTRIBUTES, Conditions
+from reverie.envs.meadow.sim import MEADOW_ACTIONS, PROMPTED_ACTIONS, Meadow
 
-__all__ = ["MEADOW_ACTIONS", "SEASONS", "TIMES_OF_DAY", "WEATHERS", "Conditions", "Meadow"]
+__all__ = ["ATTRIBUTES", "MEADOW_ACTIONS", "PROMPTED_ACTIONS", "Conditions", "Meadow"]

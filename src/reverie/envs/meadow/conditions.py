@@ -1,8 +1,8 @@
-"""What the sky and the season are like: the prompts whose truth the simulator knows."""
+"""Sky, season and ground: the prompts whose truth the simulator knows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,22 +12,27 @@ from reverie.core import ReverieError
 
 TIMES_OF_DAY = ("day", "dusk", "night", "dawn")
 WEATHERS = ("clear", "rain", "fog", "snow")
-SEASONS = ("spring", "summer", "autumn", "winter")
+SEASONS = ("summer", "autumn", "winter", "spring")
+BIOMES = ("mixed", "meadow", "desert", "snowy")
+"""mixed: as the terrain grew. The others paint all ground and leaves alike; hills, trees and huts
+stay where they are.
+"""
+ATTRIBUTES = {
+    "time_of_day": TIMES_OF_DAY, "weather": WEATHERS, "season": SEASONS, "biome": BIOMES,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """time_of_day: one of TIMES_OF_DAY; weather: one of WEATHERS; season: one of SEASONS. Raises
-    ReverieError on anything else.
-    """
+    """Each one of the values that ATTRIBUTES lists. Raises ReverieError on anything else."""
 
     time_of_day: str = "day"
     weather: str = "clear"
     season: str = "summer"
+    biome: str = "mixed"
 
     def __post_init__(self) -> None:
-        known = {"time_of_day": TIMES_OF_DAY, "weather": WEATHERS, "season": SEASONS}
-        for name, values in known.items():
+        for name, values in ATTRIBUTES.items():
             if getattr(self, name) not in values:
                 raise ReverieError(
                     f"{name} is {getattr(self, name)!r}; expected one of {list(values)}"
@@ -39,6 +44,10 @@ class Conditions:
         return cls(
             **{field.name: options[field.name] for field in fields(cls) if field.name in options}
         )
+
+    def to_options(self) -> dict[str, str]:
+        """The opposite of `from_options`: attribute -> value."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ policies that only act.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from reverie.core import ActionSpace, Pixels, ReverieError
 from reverie.envs.meadow import blocks as b
 from reverie.envs.meadow import light, physics, render, terrain, textures
-from reverie.envs.meadow.conditions import Conditions, make_sky
+from reverie.envs.meadow.conditions import ATTRIBUTES, Conditions, make_sky
 from reverie.envs.meadow.grid import HEIGHT, MASK, NUM_CELLS, SIZE, cell_index, hash01
 from reverie.envs.meadow.rays import SOLID_RAY, trace
 from reverie.envs.meadow.sky import cloud_map
@@ -38,6 +39,8 @@ MEADOW_ACTIONS = ActionSpace(
     pitch_limits=(-90.0, 80.0),  # an episode begins 5 degrees down, and the neck stops at 85
 )
 """What a player of Meadow can do; an encoded action is float32 [16]."""
+PROMPTED_ACTIONS = dataclasses.replace(MEADOW_ACTIONS, attributes=ATTRIBUTES)
+"""The same for one who also says what the world is like; float32 [32]."""
 
 REACH = 4.5
 """How far the player can break and place, in blocks."""
@@ -132,9 +135,9 @@ class Meadow:
         old = None if _first else self.conditions
         self.conditions = conditions
         self._sky = make_sky(conditions)
-        self._textures = textures.build(conditions.season)
+        self._textures = textures.build(conditions.season, conditions.biome)
         self._scale = max(1, round(self.width / 160))
-        self._icons = render.hotbar_icons(self._textures, self._scale)
+        self._icons = render.hotbar_icons(textures.build(conditions.season), self._scale)
         if old is None:
             light.fill_light(self.cells, self._skip, self._light, self._sky.sun)
         elif old.time_of_day != conditions.time_of_day:
@@ -146,12 +149,13 @@ class Meadow:
         return self.render()
 
     def advance(self, action: NDArray[np.floating]) -> None:
-        """One tick. action: float [16], encoded by MEADOW_ACTIONS.
+        """One tick. action: float [16], encoded by MEADOW_ACTIONS, or [32], by PROMPTED_ACTIONS.
 
         Raises ReverieError on another shape or on nan.
         """
         vector = np.asarray(action, np.float64)
-        if vector.shape != (MEADOW_ACTIONS.width,):
+        space = PROMPTED_ACTIONS if vector.shape == (PROMPTED_ACTIONS.width,) else MEADOW_ACTIONS
+        if vector.shape != (space.width,):
             raise ReverieError(
                 f"action has shape {vector.shape}; expected ({MEADOW_ACTIONS.width},), "
                 "as MEADOW_ACTIONS.encode makes it"
@@ -162,7 +166,11 @@ class Meadow:
             )
         forward, back, left, right, jump, sprint, breaks, uses = (vector[:_NUM_KEYS] > 0.5).tolist()
         camera = np.floor(vector[_NUM_KEYS : _NUM_KEYS + 2].clip(-1, 1) * _MAX_HALF_TURN + 0.5)
-        self.slot = 1 + int(np.argmax(vector[_NUM_KEYS + 2 :]))
+        self.slot = 1 + int(np.argmax(vector[space.slot_columns]))
+        if space.attributes:
+            told = Conditions(**space.decode_attributes(vector[space.attribute_columns]))
+            if told != self.conditions:
+                self.set_conditions(told)
         physics.turn(self.state, int(camera[0]), int(camera[1]))
         physics.move(
             self.cells, self.state, physics.HALF_DEGREES, forward - back, right - left, jump, sprint
@@ -316,9 +324,7 @@ class Meadow:
             "break_ticks": self._break_ticks,
             "slot": self.slot,
             "tick": self.tick,
-            "time_of_day": self.conditions.time_of_day,
-            "season": self.conditions.season,
-            "weather": self.conditions.weather,
+            **self.conditions.to_options(),
         }
 
     def _ahead(self) -> str:

@@ -1,7 +1,8 @@
 """Block textures, drawn in code: 16 x 16 texels, low in contrast, with their mipmaps.
 
 The pictures teach a small autoencoder, so a texture is a calm colour with soft variation: enough
-to see that the ground moves, not enough to alias into noise. Seasons repaint grass and leaves.
+to see that the ground moves, not enough to alias into noise. Seasons repaint grass and leaves,
+biomes all ground.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ _SEASONS: dict[str, dict[str, Colour]] = {
     "winter": {"grass": (226, 233, 240), "oak": (190, 200, 204), "birch": (206, 212, 214),
                "pine": (132, 160, 156)},
 }  # fmt: skip
+
+
+_DRY = {"grass": (222, 200, 146), "oak": (150, 144, 84), "birch": (172, 158, 92),
+        "pine": (122, 124, 82)}  # fmt: skip
+"""What grows in a desert, in any season."""
 
 
 def _hash(ix: NDArray[np.int64], iy: NDArray[np.int64], salt: int) -> NDArray[np.float64]:
@@ -163,12 +169,13 @@ def _flower(petals: Colour, heart: Colour) -> Texture:
     return face
 
 
-def _painters(season: str) -> dict[str, Callable[[], Texture]]:
-    tint = _SEASONS[season]
+def _painters(season: str, biome: str) -> dict[str, Callable[[], Texture]]:
+    """By name of a texture. Any biome but "mixed" lets turf, sand and snow look like its own."""
+    tint = _DRY if biome == "desert" else _SEASONS["winter" if biome == "snowy" else season]
     grass = _grain(tint["grass"], 3, 0.085)
     earth = _grain((158, 124, 92), 7, 0.09)
     snow = _grain((226, 234, 242), 11, 0.04)
-    return {
+    painters = {
         "turf_top": lambda: grass,
         "turf_side": lambda: _fringe(grass, earth, 5),
         "earth": lambda: earth,
@@ -199,15 +206,21 @@ def _painters(season: str) -> dict[str, Callable[[], Texture]]:
         "stem": lambda: _grain((86, 138, 66), 83, 0.05),
         "water": lambda: _grain((96, 160, 196), 89, 0.06, (1, 2)),
     }
+    if own := {"meadow": "turf", "desert": "sand", "snowy": "snow"}.get(biome):
+        top = painters["turf_top" if own == "turf" else own]
+        side = painters.get(f"{own}_side", top)
+        painters |= dict.fromkeys(("turf_top", "sand", "snow"), top)
+        painters |= dict.fromkeys(("turf_side", "snow_side"), side)
+    return painters
 
 
-@lru_cache(maxsize=8)
-def build(season: str) -> NDArray[np.float32]:
+@lru_cache(maxsize=16)
+def build(season: str, biome: str = "mixed") -> NDArray[np.float32]:
     """float32 [textures, 341, 3], 0..1: every texture with its mipmaps one after the other.
 
     The array is shared and read-only.
     """
-    painters = _painters(season)
+    painters = _painters(season, biome)
     table = np.zeros((len(TEXTURE_NAMES), NUM_TEXELS, 3), np.float32)
     for index, name in enumerate(TEXTURE_NAMES):
         level = np.clip(painters[name](), 0, 255) / 255.0
