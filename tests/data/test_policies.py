@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -191,3 +192,27 @@ def test_bad_names_are_said() -> None:
     with pytest.raises(ReverieError, match="'no_module:x' cannot be imported"):
         policies.make("no_module:x", ACTIONS)
     assert policies.resolve("auto", ACTIONS) == "scripted"
+
+
+def test_switching_changes_keys_and_camera_abruptly_and_apart() -> None:
+    player = body()
+    actions = [action for _ in range(60) for action in options.switch_often(player)]
+    keys = np.array([hash(action.keys) for action in actions])
+    mice = np.array([action.mouse for action in actions])
+    switched, turned = keys[1:] != keys[:-1], (mice[1:] != mice[:-1]).any(1)
+    assert 0.08 < switched.mean() < 0.4
+    assert 0.08 < turned.mean() < 0.4
+    assert (switched & turned).mean() < 0.5 * min(switched.mean(), turned.mean())
+    jumps = np.abs(np.diff(mice[:, 0]))[turned]
+    assert np.mean(jumps > 3) > 0.3  # no hand eases into it
+
+
+def test_players_wish_for_all_there_is_and_go_back_to_the_usual() -> None:
+    space = replace(CONTROLS, attributes={"weather": ("clear", "rain", "fog")})
+    player = Body(space, np.random.default_rng(0))
+    told = []
+    for _ in range(300):
+        player.wish()
+        told.append(player.act().attributes.get("weather", "clear"))
+    assert 0.35 < np.mean([value == "clear" for value in told]) < 0.65
+    assert set(told) == {"clear", "rain", "fog"}

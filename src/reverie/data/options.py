@@ -168,6 +168,43 @@ def walk_back(body: Body) -> Steps:
     yield from go(body, body.ticks(20, 60), Gaze.draw(body, (0.5, 0.5, 0.0, 0.0)), "forward")
 
 
+def switch_often(body: Body) -> Steps:
+    """Keys and camera that change abruptly and apart from each other: here what one just saw does
+    not tell what comes next, and only the action does.
+    """
+    ways, chances = zip(*SWITCHED.items(), strict=True)
+    keys: tuple[str, ...] = ()
+    turn: Turn = (0.0, 0.0)
+    keys_left = turn_left = 0
+    for _ in range(body.ticks(30, 90)):
+        if keys_left == 0:
+            keys, keys_left = ways[int(body.rng.choice(len(ways), p=chances))], body.ticks(2, 14)
+        if turn_left == 0:
+            turn, turn_left = draw_turn(body), body.ticks(2, 14)
+        yield body.act(*keys, turn=turn)
+        keys_left, turn_left = keys_left - 1, turn_left - 1
+
+
+SWITCHED = {
+    (): 0.25, ("forward",): 0.25, ("back",): 0.1, ("left",): 0.1, ("right",): 0.1, ("jump",): 0.05,
+    ("forward", "jump"): 0.05, ("forward", "sprint"): 0.04, ("forward", "left"): 0.03,
+    ("forward", "right"): 0.03,
+}  # fmt: skip
+"""Keys held in `switch_often`, and how often."""
+
+
+def draw_turn(body: Body) -> Turn:
+    """A camera speed, degrees a frame: at rest, along one axis or slanted; from far up or down
+    rather back than on.
+    """
+    speed = float(body.rng.uniform(0.5, 10))
+    towards = -np.sign(body.pitch) if abs(body.pitch) > 40 else float(body.sign())
+    kind = body.rng.random()
+    yaw = 0.0 if kind < 0.6 else body.sign() * speed
+    pitch = 0.0 if kind < 0.35 or 0.6 <= kind < 0.9 else towards * speed
+    return round(2 * yaw) / 2, round(2 * pitch) / 2
+
+
 # -- looking ----------------------------------------
 
 

@@ -38,7 +38,7 @@ class Body:
         self.space, self.rng = space, rng
         self.slot = int(rng.integers(1, space.num_slots + 1)) if space.num_slots else 1
         self.attributes: dict[str, str] = {}
-        for _ in space.attributes:
+        if space.attributes:
             self.wish()
         self.position = np.zeros(3)
         self.yaw, self.pitch = 0.0, 0.0
@@ -110,11 +110,10 @@ class Body:
         return Action(held, turn, self.slot, self.attributes)
 
     def wish(self) -> None:
-        """Have the world be otherwise in one respect; every other time as usual again."""
+        """Have the world be otherwise in one more respect, or every other time all as usual."""
         name = str(self.rng.choice(list(self.space.attributes)))
-        values = self.space.attributes[name]
-        value = values[0] if self.chance(0.5) else str(self.rng.choice(values[1:]))
-        self.attributes = {**self.attributes, name: value}
+        value = str(self.rng.choice(self.space.attributes[name][1:]))
+        self.attributes = {} if self.chance(0.5) else {**self.attributes, name: value}
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)
