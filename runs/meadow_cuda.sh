@@ -4,7 +4,6 @@
 #
 #     runs/meadow_cuda.sh                 again after a cut: it goes on
 export PICTURE=${PICTURE:-320x192} SIZE=${SIZE:-large} THREADS=${THREADS:-0}
-export PROMPTS=${PROMPTS-yes} # told in words what the weather, the season, the time of day and the ground shall be like
 export EPISODES=${EPISODES:-400} FRAMES=${FRAMES:-200000} STARTS=${STARTS-runs/starts.json}
 export AUTOENCODER_STEPS=${AUTOENCODER_STEPS:-6000} AUTOENCODER_BATCH=${AUTOENCODER_BATCH:-64}
 export DENOISER_STEPS=${DENOISER_STEPS:-11000} DENOISER_BATCH=${DENOISER_BATCH:-64}

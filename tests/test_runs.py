@@ -72,7 +72,7 @@ def test_the_recipe_ends_in_a_world_that_loads(finished: Path) -> None:
         assert f"| {stage} | 6 x " in world.card
 
 
-def test_the_world_of_the_gpu_recipe_takes_prompts(finished: Path) -> None:
+def test_the_world_of_a_recipe_takes_prompts(finished: Path) -> None:
     world = worlds.load(finished / "world")
     assert world.understand("a snowy evening") == {"time_of_day": "dusk", "weather": "snow"}
     assert "a snowy evening" in world.config.prompts

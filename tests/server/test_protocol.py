@@ -63,7 +63,9 @@ def test_a_frame_that_answers_nothing_waited_for_nothing():
 def test_an_action_becomes_a_vector_whose_turn_may_exceed_one_frame():
     vector = protocol.action_vector(ActionMessage(1, 0b11, 60.0, -3.0, 2, 0.0), SPACE)
     assert vector.dtype == np.float32
-    assert vector.tolist() == pytest.approx([1, 1, 0, 0, 0, 0, 0, 0, 4.0, -0.2, 0, 1, 0, 0, 0, 0])
+    assert vector.tolist() == pytest.approx(
+        [1, 1, 0, 0, 0, 0, 0, 0, 4.0, -0.2, 0, 1, 0, 0, 0, 0, 1, 0]
+    )
 
 
 def test_a_world_without_camera_and_slots_ignores_both():

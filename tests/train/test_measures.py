@@ -42,7 +42,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
         env_kwargs={"width": SIZE[1], "height": SIZE[0]},
         episodes=0,
         validation=0,
-        test=6,
+        test=8,
         episode_actions=300,
         processes=1,
         progress=False,
