@@ -34,6 +34,7 @@ UNHEARD = [
     ("falling leaves in october", {S: "autumn"}),
     ("thunder and lightning", {W: "rain"}),
     ("a starry winter night", {T: "night", S: "winter"}),
+    ("please end this rain", {W: "clear"}),
 ]
 NOT_HERE = ["a purple dragon", "drive my car", "zzzz", "where is the exit?", "more coins", "42"]
 
@@ -66,7 +67,23 @@ def test_every_value_is_understood_by_its_name_and_every_example(prompter: Promp
     simulator.close()
     for name, values in prompter.attributes.items():
         for value in values:
-            assert _understood(prompter, value)[name] == value
+            assert _understood(prompter, f"{value} {name.replace('_', ' ')}")[name] == value
+            if value != "snowy":  # which everybody takes for the weather
+                assert _understood(prompter, value) == {name: value}
+
+
+def test_listed_wordings_are_understood_as_listed(prompter: Prompter) -> None:
+    env = Simulator("reverie/Meadow-v0", {"prompts": True}).env.unwrapped
+    listed = [
+        (phrase, name, value)
+        for name, ways in env.wordings.items()  # pyright: ignore[reportAttributeAccessIssue]
+        for value, phrases in ways.items()
+        for phrase in phrases
+    ]
+    wrong = [p for p, name, value in listed if _understood(prompter, p).get(name) != value]
+    assert len(wrong) <= len(listed) // 100, wrong
+    with pytest.raises(ReverieError, match=r"\['to the'\] say nothing"):
+        Prompter.fit(PROMPTED.attributes, {"weather": {"rain": ("to the",)}})
 
 
 def test_a_prompter_comes_back_from_its_file(prompter: Prompter, tmp_path: Path) -> None:

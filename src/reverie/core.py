@@ -90,6 +90,9 @@ class ActionSpace:
         object.__setattr__(self, "keys", tuple(self.keys))
         object.__setattr__(self, "pitch_limits", tuple(self.pitch_limits))
         object.__setattr__(self, "keymap", dict(self.keymap))
+        for name, values in self.attributes.items():
+            if isinstance(values, str):
+                raise ValueError(f"attribute {name!r} is the text {values!r}; expected its values")
         attributes = {name: tuple(values) for name, values in self.attributes.items()}
         object.__setattr__(self, "attributes", attributes)
         for name, values in attributes.items():

@@ -34,14 +34,14 @@ PROMPTER_FILE = "prompts.safetensors"
 NUM_BUCKETS = 2048
 THRESHOLD = 0.45
 """A value is meant from this score on; it is fitted to 1 where it is meant, and to 0 elsewhere."""
-NUM_SENTENCES = 8000
+NUM_SENTENCES = 12000
 RIDGE = 0.5
 
 _SILENT = frozenset(
     """
     a an the i id im am it is are be let lets me my we you its make made do have get turn change
     into to of on in at as so please want would could can should like show give now more some
-    very with and this that there here everything everywhere looks look feel where what who
+    very with and this that there here everything looks look feel where what who
     """.split()  # noqa: SIM905
 )
 """Words that wishes are dressed in and that mean nothing by themselves."""
@@ -75,9 +75,11 @@ class Prompter:
 
     @classmethod
     def fit(cls, attributes: Attributes, wordings: Wordings | None = None) -> Prompter:
-        """One that knows these wordings, and every value by its own name. Takes a second.
+        """One that knows these wordings, and every value by its own name, unless that is a wording
+        of another attribute. Takes a few seconds.
 
-        Raises ReverieError on wordings of an attribute or a value that there is not.
+        Raises ReverieError on wordings of an attribute or a value that there is not, and on such
+        as hold no word that could mean anything.
         """
         said = _every_wording(attributes, wordings or {})
         rng = np.random.default_rng(0)
@@ -180,12 +182,23 @@ def _every_wording(attributes: Attributes, wordings: Wordings) -> list[list[tupl
         unknown = sorted(set(ways) - set(attributes.get(name, ())))
         if unknown or name not in attributes:
             raise ReverieError(f"wordings for {name} {unknown}; the world has no such attribute")
-    numbers = itertools.count()
-    return [
-        [
-            (number, phrase)
-            for value, number in zip(values, numbers, strict=False)
-            for phrase in (value.replace("_", " "), *wordings.get(name, {}).get(value, ()))
-        ]
-        for name, values in attributes.items()
+    silent = [
+        phrase
+        for ways in wordings.values()
+        for phrases in ways.values()
+        for phrase in phrases
+        if not encode(phrase).any()
     ]
+    if silent:
+        raise ReverieError(f"wordings {silent} say nothing; expected words that mean something")
+    numbers, found = itertools.count(), []
+    for name, values in attributes.items():
+        own = wordings.get(name, {})
+        elsewhere = {p for n, w in wordings.items() if n != name for ps in w.values() for p in ps}
+        found.append([])
+        for value, number in zip(values, numbers, strict=False):
+            plain = value.replace("_", " ")
+            # "snowy" is a biome, but who says it means the weather: it is listed there.
+            names = [f"{plain} {name.replace('_', ' ')}", *({plain} - elsewhere)]
+            found[-1] += [(number, phrase) for phrase in (*names, *own.get(value, ()))]
+    return found

@@ -129,7 +129,8 @@ class Session:
 
     frame_index: of the next frame. slot: place in the runtime memory, None without. num_steps:
     denoising steps that the player asked for. tick: position of the next frame on the engine's grid
-    of 1/fps. num_skipped: ticks that were left out because the engine was late.
+    of 1/fps. is_drawn: its next frame is being drawn, by an action that was read
+    already. num_skipped: ticks that were left out because the engine was late.
     """
 
     session_id: str
@@ -142,6 +143,7 @@ class Session:
     frame_index: int = 0
     tick: int = 0
     num_skipped: int = 0
+    is_drawn: bool = False
 
     def become(self, new: SessionState, reason: str = "") -> None:
         """Go to another state. Raises StateError if that is not possible from here."""

@@ -235,3 +235,21 @@ def test_attributes_are_rewound_forked_and_saved(prompted: LocalWorld, tmp_path:
         session.rewind(seconds=0.75)
         np.testing.assert_array_equal(session.frame, first[4])
         assert session.attributes["weather"] == "clear"
+
+
+def test_a_wish_belongs_to_the_frames_after_it_whoever_rewinds(prompted: LocalWorld) -> None:
+    with prompted.start(seed=5) as session:
+        play(session, 20)
+        session.prompt("rain")
+        play(session, 5)
+        session.rewind(seconds=0.25)  # to a moment that is kept: the wish had not shown yet
+        assert session.attributes["weather"] == "clear"
+        play(session, 5)
+        session.rewind(seconds=0.25)
+        with session.fork() as fork:
+            session.prompt("rain")
+            for one, weather in ((session, "rain"), (fork, "clear")):
+                play(one, 1)
+                assert one.attributes["weather"] == weather
+                one.rewind(seconds=0.05)
+                assert one.attributes["weather"] == "clear"

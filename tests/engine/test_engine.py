@@ -502,3 +502,22 @@ def test_a_prompt_made_in_the_queue_is_kept() -> None:
     first.close()
     bench.run(0.2, second)
     assert told(bench)["weather"] == "rain"
+
+
+def test_a_prompt_while_a_frame_is_drawn_shows_in_the_one_after() -> None:
+    bench = Bench(space=PROMPTED)
+    handle = bench.play()
+    original, answers = bench.runtime.step, []
+
+    def step(batch: Batch) -> np.ndarray:
+        if not answers:
+            answers.append((batch.frame_indices[0], handle.prompt("rain").frame_index))
+        return original(batch)
+
+    bench.runtime.step = step  # type: ignore[method-assign]
+    bench.run(0.2, handle)
+    ((drawn, shown),) = answers
+    assert shown == drawn + 1
+    handle.close()
+    with pytest.raises(ReverieError, match="the session has ended"):
+        handle.prompt("rain")

@@ -59,9 +59,9 @@ export class Page {
   private readonly connection = new Connection(() => this.wishes);
   private readonly notice = new Notice(() => this.connection.open());
   private readonly hud = new Hud(byId("hud"), this.latency, this.painted, () => this.phase === "playing");
-  private readonly mouse = new Mouse(this.stage, () => this.controls, () => this.phase === "playing");
-  private readonly touch = new Touch(this.stage, byId("touch"), () => this.controls, () => this.phase === "playing");
   private readonly wishBox = new WishBox();
+  private readonly mouse = new Mouse(this.stage, () => this.controls, () => this.phase === "playing" && !this.wishBox.isOpen);
+  private readonly touch = new Touch(this.stage, byId("touch"), () => this.controls, () => this.phase === "playing");
   private readonly menu: Menu;
 
   constructor() {
@@ -121,6 +121,7 @@ export class Page {
     };
     byId("touch-menu").addEventListener("click", () => this.pause());
     byId("touch-wish").addEventListener("click", () => this.openWishes());
+    this.stage.addEventListener("pointerdown", () => this.wishBox.close());
     this.wishBox.onWish = (text) => this.command("prompt", { text });
     this.wishBox.onClosed = () => this.phase === "playing" && this.takeHold();
   }
@@ -358,6 +359,7 @@ export class Page {
       this.hint("This world does not take prompts");
       return;
     }
+    if (this.session !== "playing") return; // nobody would hear it
     this.release();
     this.mouse.unlock(); // for the examples
     this.wishBox.open();

@@ -23,7 +23,7 @@ export class WishBox {
       event.preventDefault();
       this.send(this.input.value);
     });
-    this.input.addEventListener("keydown", (event) => this.keyDown(event));
+    this.form.addEventListener("keydown", (event) => this.keyDown(event));
   }
 
   /** Everything that depends on the world: a few wishes that it understands. */
@@ -80,6 +80,7 @@ export class WishBox {
     event.stopPropagation();
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (event.key === "Escape") this.close();
+    else if (event.key === "Enter" && event.repeat) event.preventDefault(); // still held from opening it
     else if (step) {
       this.recalled = Math.max(0, Math.min(this.history.length, this.recalled + step));
       this.input.value = this.history[this.recalled] ?? "";

@@ -88,7 +88,7 @@ class LocalWorld(World):
         wished = {} if prompt is None else self.understand(prompt)
         session = LocalSession(self, int(seed), num_steps, history_s)
         session._begin(clip)
-        session.attributes |= wished
+        session.attributes = {**session.attributes, **wished}
         return session
 
     def resume(self, path: str | Path, history_s: float = HISTORY_S) -> LocalSession:
@@ -105,6 +105,7 @@ class LocalWorld(World):
             session._continue(arrays["slot"].tobytes(), arrays["frame"], values["frame_index"])
             known = self.config.action_space.attributes
             session.attributes = {name: values[f"attribute_{name}"] for name in known}
+            session._shown = session.attributes
         except ReverieError as error:
             raise ReverieError(f"{path}: {error}") from None
         except (KeyError, TypeError):
@@ -147,6 +148,7 @@ class LocalSession:
         self.num_steps = num_steps
         self.frame_index = 0
         self.attributes: dict[str, str] = {}
+        self._shown = self.attributes  # in the newest frame; a wish shows in the next one
         self.frame: Pixels = np.zeros(world.config.frame_shape, np.uint8)
         self._runtime = seats.runtime
         self._slot = seats.slots.allocate()
@@ -178,7 +180,7 @@ class LocalSession:
                     f"encoded action has shape {vector.shape}; expected ({space.width},), finite"
                 )
         self._remember_moment()
-        self.attributes = space.decode_attributes(vector[space.attribute_columns])
+        self.attributes = self._shown = space.decode_attributes(vector[space.attribute_columns])
         if self._history_s > 0:
             self._actions.append((vector, self.num_steps))
         return self._draw(vector, self.num_steps)
@@ -191,7 +193,7 @@ class LocalSession:
         """
         self._check_open()
         wished = self.world.understand(text)
-        self.attributes |= wished
+        self.attributes = {**self.attributes, **wished}
         return wished
 
     def rewind(self, seconds: float) -> Pixels:
@@ -219,10 +221,10 @@ class LocalSession:
             self._actions.pop()
         self._runtime.restore(self._slot, moment.snapshot)
         self.frame_index, self.frame = moment.frame_index, moment.frame
-        self.attributes = moment.attributes
+        self.attributes = self._shown = moment.attributes
         space = self.world.config.action_space
         for vector, num_steps in replayed:
-            self.attributes = space.decode_attributes(vector[space.attribute_columns])
+            self.attributes = self._shown = space.decode_attributes(vector[space.attribute_columns])
             self._draw(vector, num_steps)
         return self.frame
 
@@ -232,7 +234,7 @@ class LocalSession:
         other = LocalSession(self.world, self.seed, self.num_steps, self._history_s)
         self._runtime.restore(other._slot, self._runtime.snapshot(self._slot))
         other.frame_index, other.frame = self.frame_index, self.frame
-        other.attributes = dict(self.attributes)
+        other.attributes, other._shown = self.attributes, self._shown
         other._moments, other._actions = copy.copy(self._moments), copy.copy(self._actions)
         return other
 
@@ -277,7 +279,8 @@ class LocalSession:
         self._runtime.prefill(slot, clip.frames, clip.actions, self.seed, pitch_deg=pitch_deg)
         self.frame = clip.frames[-1].copy()
         space = self.world.config.action_space
-        self.attributes = space.decode_attributes(clip.actions[-1, space.attribute_columns])
+        now = clip.actions[-1, space.attribute_columns]
+        self.attributes = self._shown = space.decode_attributes(now)
 
     def _continue(self, snapshot: bytes, frame: Pixels, frame_index: int) -> None:
         self._runtime.restore(self._slot, snapshot)
@@ -294,7 +297,7 @@ class LocalSession:
         due = not self._moments or self.frame_index >= self._moments[-1].frame_index + fps
         if self._history_s > 0 and due:
             snapshot = self._runtime.snapshot(self._slot)
-            now = (self.frame_index, self.frame.copy(), dict(self.attributes))
+            now = (self.frame_index, self.frame.copy(), self._shown)
             self._moments.append(_Moment(*now, snapshot))
 
     def _check_open(self) -> None:

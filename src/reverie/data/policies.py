@@ -129,6 +129,8 @@ class Sticky:
                 self._body = Body(self.actions.space, rng)
                 self._steps = sticky(self._body)
             self._body.see(info, walking=False)
+            if self.actions.space.attributes and self._body.chance(WISH_CHANCE / 36):
+                self._body.wish()
             return self.actions.space.encode(next(self._steps))
         if self._num_left == 0:
             self._num_left = int(rng.integers(2, 16))

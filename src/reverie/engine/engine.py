@@ -251,6 +251,8 @@ class Engine:
                 return [], None, []
             sessions = [handle._session for handle in handles]
             readings = [session.mailbox.read() for session in sessions]
+            for session in sessions:
+                session.is_drawn = True
             batch = Batch(
                 tuple(_slot(handle) for handle in handles),
                 np.stack([reading.vector for reading in readings]),
@@ -265,6 +267,7 @@ class Engine:
         with self._wake:
             for handle, frame in zip(handles, frames, strict=True):
                 session = handle._session
+                session.is_drawn = False
                 if session.state not in (SessionState.PLAYING, SessionState.PAUSED):
                     continue  # ended or restarted while its frame was drawn
                 session.frame_index += 1
@@ -359,16 +362,18 @@ class Engine:
         wished = self.world.understand(text)
         with self._wake:
             session, space = handle._session, self.world.config.action_space
+            if session.state is SessionState.ENDED:
+                raise ReverieError("the session has ended; start another")
             now = space.decode_attributes(session.mailbox.attributes) | wished
             session.mailbox.tell(space.encode_attributes(now))
-            return Prompted(wished, session.frame_index)
+            return Prompted(wished, session.frame_index + session.is_drawn)
 
     def _begin_warming(self, handle: Handle) -> None:
         session = handle._session
         if session.state is not SessionState.WARMING:
             session.become(SessionState.WARMING)
         session.mailbox.clear()
-        session.frame_index = 0
+        session.frame_index, session.is_drawn = 0, False
         handle._frame, handle._num_warmed = None, 0
         handle._warmed_s = self._clock()
         handle._epoch += 1

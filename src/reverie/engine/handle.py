@@ -96,7 +96,8 @@ class Handle:
     def prompt(self, text: str) -> Prompted:
         """Have the world be as the text says, from the next frame on; what it does not name stays.
 
-        Raises ReverieError, with what can be wished for, where it asks for nothing the world knows.
+        Raises ReverieError, with what can be wished for, where it asks for nothing the world knows,
+        and where the session has ended.
         """
         return self._engine._prompt(self, text)
 

@@ -273,8 +273,8 @@ def edit_moments(setting: Setting, name: str, count: int) -> list[Clip]:
 def observe_prompts(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
     """Stand still and wish for every value of every attribute: what does the picture look like two
     seconds later? Right: like the simulator's with that value, and no other. Kept: like this
-    place in the simulator, and none of the other clips'. Judged where the wish changes the
-    simulator's picture.
+    place in the simulator, and none of the clips' observed with it. Judged where the wish changes
+    the simulator's picture.
     """
     assert setting.simulator is not None
     records = []
@@ -297,7 +297,9 @@ def observe_prompts(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
                 places = [np.square(found - _squares(f[-1])).sum() for f in truths[value]]
                 nearest = min(apart, key=lambda v: apart[v])
                 kept = int(np.argmin(places)) == i
-                records.append({"way": name, "right": nearest == value, "kept": kept})
+                # Summer and spring look the same where nothing grows.
+                right = mean_square(ends[nearest], ends[value]) < MOVING_MSE
+                records.append({"way": name, "right": right, "kept": kept})
     return records
 
 

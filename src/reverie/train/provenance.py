@@ -1,6 +1,6 @@
 """Where a world comes from: what trained each of its stages, on which machine, by which code, and
 for how long. Kept in checkpoints as they are written, and put into the card of every world that is
-exported: enough to do it again.
+exported. Which weights a run began with, if it began with a world's, is for its card to say.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Provenance = Mapping[str, Any]
 KEPT = ("steps", "batch_size", "learning_rate", "seed")
 """Of a run's settings."""
+THEN = ", then "
+"""Between the places of a run that went on elsewhere."""
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:
@@ -45,7 +47,9 @@ def continued(before: Provenance | None, now: Provenance) -> dict[str, Any]:
     if before is None:
         return dict(now)
     places = {
-        name: before[name] if now[name] in before[name] else f"{before[name]}, then {now[name]}"
+        name: before[name]
+        if now[name] in before[name].split(THEN)
+        else before[name] + THEN + now[name]
         for name in ("hardware", "revision", "torch")
     }
     return {**now, **places, "seconds": before["seconds"]}
@@ -92,12 +96,17 @@ def _hardware() -> str:
 
 def _revision() -> str:
     """Of the checkout that this code runs from, marked where it was changed; else the version."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    asked = (
+        ("ls-files", "--error-unmatch", __file__),  # fails in a checkout of something else
+        ("rev-parse", "--short", "HEAD"),
+        ("status", "--porcelain", "."),
+    )
     try:
-        done = [
+        _, head, changes = (
             subprocess.run([*git, *rest], capture_output=True, text=True, check=True, timeout=10)
-            for rest in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "."))
-        ]
+            for rest in asked
+        )
     except (OSError, subprocess.SubprocessError):
         return metadata.version("reverie-worlds")
-    return done[0].stdout.strip() + ("+changes" if done[1].stdout.strip() else "")
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

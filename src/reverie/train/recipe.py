@@ -130,8 +130,9 @@ def _networks_of(world: World, space: ActionSpace, data: Path) -> tuple[Autoenco
     """
     autoencoder, denoiser = load_networks(world)
     known = world.config.action_space
-    if space != known:
-        if replace(space, attributes={}) != known:
+    # The order of attributes decides what a column means.
+    if (space, list(space.attributes)) != (known, list(known.attributes)):
+        if known.attributes or replace(space, attributes={}) != known:
             raise ReverieError(
                 f"{data} has other actions than the world {world.config.name!r}; "
                 "record with the environment that the world was trained for, or train from scratch"

@@ -27,7 +27,8 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
 
     Observation: uint8 [height, width, 3]. Action: float32 [16], encoded by `controls` (keys 0/1,
     camera -1..1, slot one-hot). `reset(options=...)` takes time_of_day, weather, season, biome, and
-    position, yaw, pitch of the player. prompts: actions are float32 [32], and say those four, too.
+    position, yaw, pitch of the player. prompts: actions are float32 [32], and say those four, too:
+    what `reset` and `set_conditions` say of them lasts until the next action.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's own declaration)
@@ -70,7 +71,12 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         return self._meadow.render(), self._meadow.info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Pixels, float, bool, bool, dict[str, Any]]:
-        """One tick. Raises ReverieError unless `controls` could have encoded the action."""
+        """One tick. Raises ReverieError unless the action is as long as `controls` says, finite."""
+        if np.shape(action) != (self.controls.width,):
+            raise ReverieError(
+                f"action has shape {np.shape(action)}; expected ({self.controls.width},), "
+                "as `controls` encodes it"
+            )
         frame = self.meadow.step(action)
         return frame, 0.0, False, False, self.meadow.info()
 

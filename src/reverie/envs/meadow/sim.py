@@ -137,7 +137,7 @@ class Meadow:
         self._sky = make_sky(conditions)
         self._textures = textures.build(conditions.season, conditions.biome)
         self._scale = max(1, round(self.width / 160))
-        self._icons = render.hotbar_icons(textures.build(conditions.season), self._scale)
+        self._icons = render.hotbar_icons(textures.build(conditions.season, "mixed"), self._scale)
         if old is None:
             light.fill_light(self.cells, self._skip, self._light, self._sky.sun)
         elif old.time_of_day != conditions.time_of_day:
@@ -158,7 +158,7 @@ class Meadow:
         if vector.shape != (space.width,):
             raise ReverieError(
                 f"action has shape {vector.shape}; expected ({MEADOW_ACTIONS.width},), "
-                "as MEADOW_ACTIONS.encode makes it"
+                f"as MEADOW_ACTIONS.encode makes it, or ({PROMPTED_ACTIONS.width},)"
             )
         if not np.isfinite(vector).all():
             raise ReverieError(

@@ -215,7 +215,7 @@ def _painters(season: str, biome: str) -> dict[str, Callable[[], Texture]]:
 
 
 @lru_cache(maxsize=16)
-def build(season: str, biome: str = "mixed") -> NDArray[np.float32]:
+def build(season: str, biome: str) -> NDArray[np.float32]:
     """float32 [textures, 341, 3], 0..1: every texture with its mipmaps one after the other.
 
     The array is shared and read-only.
