@@ -6,6 +6,7 @@ it is one process. Two processes of one thread train faster on two cores than on
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ def join_processes() -> None:
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE)
+        atexit.register(dist.destroy_process_group)
 
 
 def rank() -> int:
@@ -57,6 +59,12 @@ def first_alone() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     dist.barrier()
+
+
+def wait_for_all() -> None:
+    """End together: one that leaves early takes its connections with it."""
+    if num_processes() > 1:
+        dist.barrier()
 
 
 def share_of(batch_size: int) -> slice:

@@ -164,6 +164,7 @@ class Run:
                         self._log(**self.inspect_average(inspect))
                         draw_losses(self.folder)
                         saved = logged = time.monotonic()
+                parallel.wait_for_all()  # the first draws while the others are done
             except KeyboardInterrupt:
                 if first:
                     self.save()
