@@ -9,7 +9,7 @@ screen), both in degrees. Slots are numbered from 1, as on the keyboard.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,11 +202,8 @@ class ActionSpace:
 
     def decode_attributes(self, columns: NDArray[np.floating]) -> dict[str, str]:
         """The opposite of `encode_attributes`: of every attribute its greatest value."""
-        chosen, first = {}, 0
-        for name, values in self.attributes.items():
-            chosen[name] = values[int(np.argmax(columns[first : first + len(values)]))]
-            first += len(values)
-        return chosen
+        parts = split_by_attribute(self.attributes, columns)
+        return {name: self.attributes[name][int(np.argmax(part))] for name, part in parts}
 
     def decode(self, vector: NDArray[np.floating]) -> Action:
         """The action that encodes to `vector`, float [width] (keys above 0.5 count as held)."""
@@ -239,6 +236,16 @@ class ActionSpace:
             "pitch_limits": list(self.pitch_limits),
             **({"attributes": attributes} if attributes else {}),
         }
+
+
+def split_by_attribute(
+    attributes: Mapping[str, Sequence[str]], columns: NDArray[Any]
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Columns [*b, k], one for every value of every attribute, by attribute: [*b, values] each."""
+    first = 0
+    for name, values in attributes.items():
+        yield name, columns[..., first : first + len(values)]
+        first += len(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.core import ReverieError
+from reverie.core import ReverieError, split_by_attribute
 
 Attributes = Mapping[str, Sequence[str]]
 """`ActionSpace.attributes`: name -> the values it can have."""
@@ -116,12 +116,12 @@ class Prompter:
         """
         if len(text) > MAX_LETTERS:
             raise ReverieError(f"{len(text)} letters; say it in at most {MAX_LETTERS}")
-        scores, chosen, first = self.weights @ encode(text), {}, 0
-        for name, values in self.attributes.items():
-            own = scores[first : first + len(values)]
-            if own.max() > THRESHOLD:
-                chosen[name] = values[int(own.argmax())]
-            first += len(values)
+        scores = split_by_attribute(self.attributes, self.weights @ encode(text))
+        chosen = {
+            name: self.attributes[name][int(own.argmax())]
+            for name, own in scores
+            if own.max() > THRESHOLD
+        }
         if not chosen:
             raise ReverieError(f"this world does not know {text.strip()!r}; {self.abilities}")
         return chosen

@@ -2,66 +2,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
-from reverie.core import Action, ActionSpace, Frame, ReverieError
+from reverie.core import Action, Frame, ReverieError
 from reverie.engine import Engine, Handle
-from reverie.engine.runtime import Batch
 from reverie.session import SessionState
+from tests.engine.bench import Bench
 from tests.fakes import (
-    PROMPTED,
     SPACE,
-    FakeClock,
     FakeRuntime,
-    fake_config,
     fake_move,
     fake_picture,
     fake_world,
 )
 
 QUEUED, WARMING, PLAYING, PAUSED, ENDED = SessionState
-
-
-class Bench:
-    """An engine without a thread: time passes only as work is done or waited for."""
-
-    def __init__(
-        self,
-        num_slots: int = 2,
-        step_ms: float = 5.0,
-        commit_ms: float = 2.0,
-        prefill_ms: float = 2.0,
-        space: ActionSpace = SPACE,
-    ) -> None:
-        self.clock = FakeClock()
-        self.world = fake_world(fake_config(space=space))
-        self.runtime = FakeRuntime(self.world, self.clock, step_ms, commit_ms, prefill_ms)
-        self.engine = Engine(self.world, self.runtime, num_slots, self.clock)
-        self.engine.prepare()
-
-    def run(self, seconds: float, *handles: Handle) -> dict[str, list[Frame]]:
-        """Let the engine work; collects the frames of these sessions by id."""
-        until_s = self.clock() + seconds
-        frames: dict[str, list[Frame]] = {handle.session_id: [] for handle in handles}
-        while self.clock() < until_s:
-            wait_s = self.engine.tick()
-            for handle in handles:
-                if (frame := handle.take()) is not None:
-                    frames[handle.session_id].append(frame)
-            if wait_s != 0:
-                left_s = until_s - self.clock()
-                self.clock.advance(max(min(left_s, wait_s or left_s), 0) + 1e-6)
-        return frames
-
-    def play(self, **options: int | str) -> Handle:
-        """A session that has just begun to play."""
-        handle = self.engine.open(**options)  # type: ignore[arg-type]
-        while handle.state is not PLAYING:
-            self.clock.advance(self.engine.tick() or 0)
-        return handle
 
 
 @pytest.fixture
@@ -454,70 +412,3 @@ def test_a_bug_in_the_engine_ends_sessions_but_not_the_thread(running: Engine) -
     while again.state is not PLAYING and time.monotonic() < deadline_s:
         time.sleep(0.005)
     assert again.state is PLAYING
-
-
-def told(bench: Bench) -> Mapping[str, str]:
-    """The attributes in the newest step."""
-    batch = next(batch for call, batch in reversed(bench.runtime.calls) if call == "step")
-    assert isinstance(batch, Batch)
-    return PROMPTED.decode(batch.actions[0]).attributes
-
-
-def test_a_prompt_counts_from_the_next_frame_on_and_stays() -> None:
-    bench = Bench(space=PROMPTED)
-    handle = bench.play()
-    bench.run(0.2, handle)
-    before = handle._session.frame_index
-    assert handle.prompt("it shall rain") == ({"weather": "rain"}, before)
-    assert handle.prompt("at night").attributes == {"time_of_day": "night"}
-    handle.act(PROMPTED.encode(Action({"forward"})), 1, bench.clock())
-    frames = bench.run(0.2, handle)[handle.session_id]
-    assert frames[0].frame_index == before
-    assert told(bench) == {"weather": "rain", "time_of_day": "night"}
-    handle.pause()
-    handle.resume()
-    bench.run(0.1, handle)
-    assert told(bench)["weather"] == "rain"
-    handle.restart()
-    bench.run(0.2, handle)
-    assert told(bench) == {"weather": "clear", "time_of_day": "day"}
-
-
-def test_a_prompt_that_means_nothing_changes_nothing(bench: Bench) -> None:
-    with pytest.raises(ReverieError, match="world 'fake' takes no prompts"):
-        bench.play().prompt("rain")
-    prompted = Bench(space=PROMPTED)
-    handle = prompted.play()
-    with pytest.raises(ReverieError, match="it can change weather"):
-        handle.prompt("a castle")
-    prompted.run(0.1, handle)
-    assert told(prompted)["weather"] == "clear"
-
-
-def test_a_prompt_made_in_the_queue_is_kept() -> None:
-    bench = Bench(num_slots=1, space=PROMPTED)
-    first = bench.play()
-    second = bench.engine.open()
-    second.prompt("rain")
-    first.close()
-    bench.run(0.2, second)
-    assert told(bench)["weather"] == "rain"
-
-
-def test_a_prompt_while_a_frame_is_drawn_shows_in_the_one_after() -> None:
-    bench = Bench(space=PROMPTED)
-    handle = bench.play()
-    original, answers = bench.runtime.step, []
-
-    def step(batch: Batch) -> np.ndarray:
-        if not answers:
-            answers.append((batch.frame_indices[0], handle.prompt("rain").frame_index))
-        return original(batch)
-
-    bench.runtime.step = step  # type: ignore[method-assign]
-    bench.run(0.2, handle)
-    ((drawn, shown),) = answers
-    assert shown == drawn + 1
-    handle.close()
-    with pytest.raises(ReverieError, match="the session has ended"):
-        handle.prompt("rain")

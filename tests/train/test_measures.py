@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from reverie.core import Action, ActionSpace, ReverieError
+from reverie.data.episode import Dataset
 from reverie.data.record import record
-from reverie.data.render import render
+from reverie.data.render import Rendered, render
 from reverie.envs.meadow.sim import MEADOW_ACTIONS, PROMPTED_ACTIONS
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
 from reverie.train import long_play, measures
@@ -32,22 +33,27 @@ CONTEXT = 4
 SIZE = (48, 80)
 
 
+def held_out(folder: Path, count: int, length: int, **kwargs: bool) -> tuple[Dataset, Rendered]:
+    """A few small test episodes of Meadow."""
+    dataset = record(
+        "reverie/Meadow-v0",
+        folder,
+        env_kwargs={"width": SIZE[1], "height": SIZE[0], **kwargs},
+        episodes=0,
+        validation=0,
+        test=count,
+        episode_actions=length,
+        processes=1,
+        progress=False,
+    )
+    return dataset, render(dataset, "test", cache=folder / "frames", processes=1, progress=False)
+
+
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     """The simulator as its own world, small: what it draws is right by definition."""
     folder = tmp_path_factory.mktemp("measured")
-    dataset = record(
-        "reverie/Meadow-v0",
-        folder,
-        env_kwargs={"width": SIZE[1], "height": SIZE[0]},
-        episodes=0,
-        validation=0,
-        test=8,
-        episode_actions=300,
-        processes=1,
-        progress=False,
-    )
-    test = render(dataset, "test", cache=folder / "frames", processes=1, progress=False)
+    dataset, test = held_out(folder, 8, 300)
     torch.manual_seed(0)
     shape = (8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1))
     replay = Replay(dataset)
@@ -245,18 +251,7 @@ def test_a_planted_fault_fails_the_right_measure(
 def prompted(simulated: Setting, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
     """The simulator that takes prompts, as its own world."""
     folder = tmp_path_factory.mktemp("prompted")
-    dataset = record(
-        "reverie/Meadow-v0",
-        folder,
-        env_kwargs={"width": SIZE[1], "height": SIZE[0], "prompts": True},
-        episodes=0,
-        validation=0,
-        test=2,
-        episode_actions=100,
-        processes=1,
-        progress=False,
-    )
-    test = render(dataset, "test", cache=folder / "frames", processes=1, progress=False)
+    dataset, test = held_out(folder, 2, 100, prompts=True)
     replay = Replay(dataset)
     truth = Remembering(replay)
     yield replace(simulated, player=truth, simulator=truth, test=test, space=PROMPTED_ACTIONS)

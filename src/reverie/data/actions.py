@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.core import Action, ActionSpace, ReverieError
+from reverie.core import Action, ActionSpace, ReverieError, split_by_attribute
 
 CAMERA_STEP_DEG = 0.5
 """The log's camera resolution. Coarser than a mouse, finer than a pixel of a small picture is
@@ -169,11 +169,9 @@ class ActionFormat:
         if space.num_slots:
             slots = vectors[:, space.slot_columns].argmax(axis=1) + 1
             columns["slot"] = slots.astype(_unsigned(space.num_slots + 1))
-        first = space.attribute_columns.start
-        for name, values in space.attributes.items():
-            told = vectors[:, first : first + len(values)]
-            columns[attribute_column(name)] = told.argmax(axis=1).astype(_unsigned(len(values)))
-            first += len(values)
+        told = vectors[:, space.attribute_columns]
+        for name, part in split_by_attribute(space.attributes, told):
+            columns[attribute_column(name)] = part.argmax(axis=1).astype(_unsigned(part.shape[1]))
         return columns
 
     def _space(self) -> ActionSpace:
