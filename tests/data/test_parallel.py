@@ -43,6 +43,32 @@ def test_what_is_not_taken_is_not_waited_for() -> None:
     results.close()  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def large() -> Callable[[int], bytes]:
+    return lambda job: bytes(4_000_000)
+
+
+def test_processes_may_be_ended_in_the_middle_of_a_large_result() -> None:
+    for taken in range(1, 5):
+        results = map_as_done(large, (), range(100), 2)
+        for _ in range(taken):
+            next(results)
+        results.close()  # pyright: ignore[reportAttributeAccessIssue]
+        assert not multiprocessing.active_children()
+
+
+def unlucky() -> Callable[[int], int]:
+    def work(job: int) -> int:
+        raise ConnectionError("the game's server is away")
+
+    return work
+
+
+def test_a_job_that_fails_says_where() -> None:
+    with pytest.raises(ConnectionError, match="server is away") as failed:
+        list(map_as_done(unlucky, (), range(4), 2))
+    assert any("in work" in note for note in failed.value.__notes__)
+
+
 def slow() -> Callable[[int], int]:
     def work(job: int) -> int:
         time.sleep(30 if job == 0 else 0)

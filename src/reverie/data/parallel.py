@@ -11,11 +11,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
-from typing import Any, TypeVar
+from contextlib import closing, contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar, cast
 
 from rich.progress import (
     BarColumn,
@@ -29,8 +30,6 @@ from reverie.core import ReverieError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-_worker: Callable[[Any], Any] | None = None
 
 
 def map_in_order(
@@ -82,27 +81,38 @@ def _map(
         worker = open_worker(*arguments)
         yield from ((number, worker(job)) for number, job in enumerate(jobs))
         return
-    before = set(multiprocessing.active_children())
-    # Not multiprocessing.Pool: it waits for ever for a worker that was killed.
-    executor = ProcessPoolExecutor(
-        min(processes, len(jobs)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin,
-        initargs=(open_worker, arguments),
-    )
+    # Not concurrent.futures or multiprocessing.Pool: the one hangs when its processes are ended in
+    # the middle of a large result, the other waits for ever for one that was killed.
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Any, BaseProcess] = {}
+    waiting = iter(enumerate(jobs))
     try:
-        numbers = {executor.submit(_work, job): number for number, job in enumerate(jobs)}
-        for done in as_completed(numbers):
-            yield numbers.pop(done), done.result()
-    except BrokenProcessPool:
-        raise ReverieError(
-            "a process died (out of memory, or a crash in the environment); try fewer processes"
-        ) from None
+        for _ in range(min(processes, len(jobs))):
+            ours, theirs = context.Pipe()
+            with theirs:
+                process = context.Process(
+                    target=_serve, args=(theirs, open_worker, arguments), daemon=True
+                )
+                process.start()
+            workers[ours] = process
+        for connection in workers:
+            _give(connection, next(waiting))
+        busy = list(workers)
+        while busy:
+            ready = cast("list[Connection]", wait(busy))
+            for connection in ready:
+                number, result = _take(connection)
+                job = next(waiting, None)
+                if job is None:
+                    busy.remove(connection)
+                else:
+                    _give(connection, job)
+                yield number, result
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - before:
+        for connection, process in workers.items():
             process.terminate()
             process.join()
+            connection.close()
 
 
 @contextmanager
@@ -131,26 +141,36 @@ def progress_bar(shown: bool, text: str, total: int) -> Iterator[Callable[[int],
         yield advance
 
 
-def _begin(open_worker: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _give(connection: Connection, job: tuple[int, Any]) -> None:
+    with suppress(ConnectionError):  # it died: `_take` will say so
+        connection.send(job)
+
+
+def _take(connection: Connection) -> tuple[int, Any]:
     try:
-        _worker = open_worker(*arguments)
-    except Exception as error:
-        # Raised here, the reason would be lost: the pool only says that it is broken.
-        _worker = _Failed(error)
+        number, result, error = connection.recv()
+    except (EOFError, ConnectionError):
+        raise ReverieError(
+            "a process died (out of memory, or a crash in the environment); try fewer processes"
+        ) from None
+    if error is not None:
+        raise error
+    return number, result
 
 
-class _Failed:
-    """A worker that could not be opened: answers every job with the reason."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def __call__(self, job: Any) -> Any:
-        raise self.error
-
-
-def _work(job: Any) -> Any:
-    assert _worker is not None
-    return _worker(job)
+def _serve(
+    connection: Connection, open_worker: Callable[..., Callable[[Any], Any]], arguments: Any
+) -> None:
+    """Answers each (number, job) with (number, result, None) or (number, None, error)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker = None
+    with suppress(EOFError, ConnectionError):  # the parent is gone
+        while True:
+            number, job = connection.recv()
+            try:
+                worker = worker or open_worker(*arguments)
+                answer = number, worker(job), None
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                answer = number, None, error
+            connection.send(answer)
