@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -42,9 +43,16 @@ def test_a_run_that_went_on_elsewhere_names_both_places() -> None:
     assert continued(both, now) == both
 
 
+def test_what_a_run_began_with_is_kept_however_it_goes_on() -> None:
+    begun = provenance(replace(CONFIG, begun_with="meadow 1a2b3c4d"))
+    assert continued(begun, provenance(CONFIG))["begun_with"] == "meadow 1a2b3c4d"
+
+
 def test_a_card_has_the_data_and_every_stage(meadow_set: Dataset) -> None:
     made = {**provenance(CONFIG), "seconds": 1200.0}
-    text = describe(meadow_set, {"autoencoder": made, "denoiser": made})
+    begun = {**made, "begun_with": "meadow 1a2b3c4d"}
+    text = describe(meadow_set, {"autoencoder": begun, "denoiser": made})
+    assert "| autoencoder, from `meadow 1a2b3c4d` | 4 x 2 |" in text
     assert "`reverie/Meadow-v0` at code" in text
     assert "0 train, 0 validation, 2 test episodes of up to 200 actions" in text
     assert f"| denoiser | 4 x 2 | 0.01 | 7 | 20 min | {made['hardware']} |" in text

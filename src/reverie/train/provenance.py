@@ -1,6 +1,6 @@
 """Where a world comes from: what trained each of its stages, on which machine, by which code, and
 for how long. Kept in checkpoints as they are written, and put into the card of every world that is
-exported. Which weights a run began with, if it began with a world's, is for its card to say.
+exported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from reverie.train.run import RunConfig
 
 Provenance = Mapping[str, Any]
-KEPT = ("steps", "batch_size", "learning_rate", "seed")
+KEPT = ("steps", "batch_size", "learning_rate", "seed", "begun_with")
 """Of a run's settings."""
 THEN = ", then "
 """Between the places of a run that went on elsewhere."""
@@ -52,7 +52,8 @@ def continued(before: Provenance | None, now: Provenance) -> dict[str, Any]:
         else before[name] + THEN + now[name]
         for name in ("hardware", "revision", "torch")
     }
-    return {**now, **places, "seconds": before["seconds"]}
+    kept = {name: before[name] for name in ("seconds", "begun_with")}
+    return {**now, **places, **kept}
 
 
 def describe(dataset: Dataset, stages: Mapping[str, Provenance]) -> str:
@@ -76,7 +77,8 @@ def describe(dataset: Dataset, stages: Mapping[str, Provenance]) -> str:
         spent = f"{made['seconds'] / 60:.0f} min"
         code = f"`{made['revision']}`, PyTorch {made['torch']}"
         where = made["hardware"]
-        row = (stage, size, f"{made['learning_rate']:g}", made["seed"], spent, where, code)
+        begun = f", from `{made['begun_with']}`" if made["begun_with"] else ""
+        row = (stage + begun, size, f"{made['learning_rate']:g}", made["seed"], spent, where, code)
         lines.append(f"| {' | '.join(map(str, row))} |")
     return "\n".join(lines) + "\n"
 

@@ -84,7 +84,11 @@ def train_stage(
     dataset, space = _open(data, config)
     if begin_with and stage == "decoder":
         raise ReverieError("the decoder goes on from the run's own; leave out the world")
-    networks = _networks_of(begin_with, space, data) if begin_with else None
+    networks = None
+    if begin_with:
+        networks = _networks_of(begin_with, space, data)
+        begun_with = f"{begin_with.config.name} {begin_with.fingerprint[:8]}"
+        config = replace(config, begun_with=begun_with)
     if stage != "autoencoder":
         autoencoder = load_autoencoder(out / "autoencoder")
     elif networks:

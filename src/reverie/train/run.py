@@ -37,7 +37,8 @@ class RunConfig:
     are shipped.
 
     save_every_s: seconds between checkpoints. threads: CPU threads (0: all). compile: the
-    denoiser's layers, where a compiler is at hand; a third faster after half a minute.
+    denoiser's layers, where a compiler is at hand; a third faster after half a minute. begun_with:
+    whose weights it goes on from, for its provenance.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class RunConfig:
     seed: int = 0
     threads: int = 0
     compile: bool = True
+    begun_with: str = ""
 
     def learning_rate_at(self, step: int) -> float:
         warm = min(1.0, (step + 1) / self.warmup_steps)

@@ -1,0 +1,64 @@
+"""Training goes on from a world, also one that heard of less."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from reverie.core import ReverieError
+from reverie.data.record import record
+from reverie.envs.meadow.sim import MEADOW_ACTIONS, PROMPTED_ACTIONS
+from reverie.model.weights import load_networks
+from reverie.train.autoencoder import load_autoencoder
+from reverie.train.denoiser import load_denoiser
+from reverie.train.export import write_random_world
+from reverie.train.recipe import train_stage
+from reverie.train.run import RunConfig, load_checkpoint
+from reverie.world import World
+
+CONFIG = RunConfig(steps=2, batch_size=2, warmup_steps=1, learning_rate=1e-6, compile=False)
+
+
+@pytest.fixture(scope="module")
+def prompted_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    counts = {"episodes": 1, "validation": 1, "test": 0, "episode_actions": 90, "processes": 1}
+    path = tmp_path_factory.mktemp("prompted")
+    kwargs = {"prompts": True}
+    record("reverie/Meadow-v0", path, **counts, size=(32, 64), env_kwargs=kwargs, progress=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """One that takes Meadow's actions and no prompts."""
+    random = write_random_world(tmp_path_factory.mktemp("world"))
+    return replace(random, config=replace(random.config, action_space=MEADOW_ACTIONS))
+
+
+def test_a_world_learns_prompts_from_where_it_is(
+    world: World, prompted_set: Path, tmp_path: Path
+) -> None:
+    for stage in ("autoencoder", "denoiser"):
+        train_stage(stage, prompted_set, tmp_path, "small", CONFIG, begin_with=world)
+        made = load_checkpoint(tmp_path / stage)["provenance"]
+        assert made["begun_with"] == f"random {world.fingerprint[:8]}"
+    autoencoder, denoiser = load_networks(world)
+    assert load_autoencoder(tmp_path / "autoencoder").config == autoencoder.config
+    learned = load_denoiser(tmp_path / "denoiser")
+    assert learned.config.action_width == PROMPTED_ACTIONS.told_width
+    kept = "blocks.0.mlp.down.weight"
+    assert torch.allclose(learned.state_dict()[kept], denoiser.state_dict()[kept], atol=1e-3)
+
+
+def test_a_world_of_other_actions_is_no_beginning(
+    world: World, prompted_set: Path, tmp_path: Path
+) -> None:
+    other = replace(MEADOW_ACTIONS, keys=MEADOW_ACTIONS.keys[::-1])
+    world = replace(world, config=replace(world.config, action_space=other))
+    with pytest.raises(ReverieError, match="has other actions than the world 'random'"):
+        train_stage("autoencoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
+    with pytest.raises(ReverieError, match="leave out the world"):
+        train_stage("decoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
