@@ -16,6 +16,10 @@ works() {
 }
 
 if works; then exit 0; fi
+if [ -L "$venv" ]; then # what it leads to is somebody else's
+    say "$venv is a link to an environment that was made elsewhere. Remove the link and try again."
+    exit 1
+fi
 
 python=
 old=

@@ -216,6 +216,17 @@ def make_venv(path: Path, *, on_path: str, **environment: str) -> subprocess.Com
     )
 
 
+def test_an_environment_behind_a_link_is_left_alone(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    (tmp_path / ".venv").symlink_to(elsewhere)
+    made = make_venv(tmp_path, on_path=os.environ["PATH"])
+    assert made.returncode == 1
+    assert ".venv is a link" in made.stderr
+    assert (elsewhere / "kept").exists()
+
+
 def stand_in(folder: Path, name: str, script: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{script}\n")

@@ -6,6 +6,9 @@
     {"title": ..., "actions": [[A floats], ...]}; actions[i] led into frame i README.md
     the card: data, training, measured quality, licence
 
+A world of another project's format (`formats.py`) has that project's files, and a config only where
+something is to be other than usual.
+
 `load` finds a world by bundled name, by path, or by Hugging Face id ("hf://user/world") and says in
 one line what is wrong.
 """
@@ -15,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,10 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.core import Action, ActionSpace, ReverieError
+from reverie.formats import FORMATS, recognise
 from reverie.onnx_file import external_ranges
 from reverie.prompts import PROMPTER_FILE, Prompter
 
 FORMAT_VERSION = 1
+OWN_FORMAT = "reverie"
 GRAPHS = ("encoder.onnx", "decoder.onnx", "denoiser.onnx")
 WEIGHTS = "model.safetensors"
 BUNDLED = Path(__file__).parent / "worlds"
@@ -45,7 +50,8 @@ class WorldConfig:
     it remembers. context_signal: signal level at which past frames are fed back to it (1 is clean).
     noise_scale: of the noise that a frame begins with; above 1, frames keep more detail in long
     play and follow their past less exactly. prompts: examples of what can be wished for.
-    autoencoder, denoiser: the networks' own configs.
+    autoencoder, denoiser: the networks' own configs. format: of the files, ours or one of
+    `formats.FORMATS`.
     """
 
     name: str
@@ -60,6 +66,7 @@ class WorldConfig:
     prompts: tuple[str, ...] = ()
     autoencoder: Mapping[str, Any] = field(default_factory=dict)
     denoiser: Mapping[str, Any] = field(default_factory=dict)
+    format: str = OWN_FORMAT
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -87,6 +94,8 @@ class WorldConfig:
         is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
         _expect("noise_scale", scale, is_number and 0 <= scale <= 2, "a number in [0, 2]")
         _expect("prompts", self.prompts, all(isinstance(p, str) for p in self.prompts), "texts")
+        known = (OWN_FORMAT, *FORMATS)
+        _expect("format", self.format, self.format in known, f"one of {', '.join(known)}")
 
     @property
     def frame_shape(self) -> tuple[int, int, int]:
@@ -107,6 +116,8 @@ class WorldConfig:
             "prompts": list(self.prompts),
             "autoencoder": dict(self.autoencoder),
             "denoiser": dict(self.denoiser),
+            # Left out where it is ours, as in what was written before there were others.
+            **({"format": self.format} if self.format != OWN_FORMAT else {}),
         }
 
     @classmethod
@@ -116,7 +127,7 @@ class WorldConfig:
             raise ReverieError(f"holds {type(data).__name__}; expected an object of settings")
         _check_version(data.get("format_version"))  # before the keys: other versions differ
         known = {f.name for f in fields(cls)}
-        optional = {"noise_scale", "prompts", "autoencoder", "denoiser"}
+        optional = {"noise_scale", "prompts", "autoencoder", "denoiser", "format"}
         _check_keys("", data, known, known - optional)
         space = data["action_space"]
         if not isinstance(space, dict):
@@ -182,11 +193,13 @@ class World:
     def fingerprint(self) -> str:
         """SHA-256 of config, weights and graphs: a snapshot fits only the very same world."""
         digest = hashlib.sha256()
-        for name in ("config.json", WEIGHTS, *GRAPHS, PROMPTER_FILE):
-            file = self.path / name
-            if file.is_file():
-                digest.update(f"{name}:{file.stat().st_size}:".encode())
-                digest.update(file.read_bytes())
+        names = ("config.json", WEIGHTS, *GRAPHS, PROMPTER_FILE)
+        form = FORMATS.get(self.config.format)
+        own = (self.path / name for name in names)
+        for file in filter(Path.is_file, own) if form is None else form.files(self.path):
+            digest.update(f"{file.name}:{file.stat().st_size}:".encode())
+            with file.open("rb") as content:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
         return digest.hexdigest()
 
 
@@ -223,7 +236,10 @@ def load(name: str | Path) -> World:
     """
     path = find(name)
     config = read_config(path)
-    _check_weights(path)
+    if config.format == OWN_FORMAT:
+        _check_weights(path)
+    else:
+        _check_checkpoints(path, config.format)
     folder = path / "starts"
     images = sorted(folder.glob("*.jpg")) if folder.is_dir() else []
     starts = tuple(_read_start(image, config) for image in images)
@@ -234,6 +250,8 @@ def load(name: str | Path) -> World:
 def read_config(path: Path) -> WorldConfig:
     """Only the config of the world in this folder, without looking at its weights."""
     file = path / "config.json"
+    if not file.is_file() and (form := recognise(path)):
+        return WorldConfig(format=form, **FORMATS[form].settings)
     try:
         return WorldConfig.from_json(_read_json(file))
     except ValueError as error:  # ActionSpace raises plain ValueError
@@ -363,10 +381,29 @@ def _check_weights(path: Path) -> None:
                 )
 
 
+def _check_checkpoints(path: Path, form: str) -> None:
+    """Those of another format are there; what is in them is for its adapter to say."""
+    names = FORMATS[form].checkpoints
+    found = {file.stem for file in FORMATS[form].files(path)}
+    for name in names:
+        if name not in found:
+            raise ReverieError(
+                f"{path} has no {name}.safetensors and no {name}.pt; "
+                f"a world of the format {form!r} has both of {', '.join(names)}"
+            )
+
+
 def _read_start(image: Path, config: WorldConfig) -> Start:
+    """A clip with its actions, or in a world of another format a picture."""
     import simplejpeg
 
     text = image.with_suffix(".json")
+    if config.format != OWN_FORMAT and not text.is_file():
+        try:
+            start = start_from_image(config, simplejpeg.decode_jpeg(image.read_bytes(), "RGB"))
+        except (ValueError, OSError) as error:
+            raise ReverieError(f"{image}: {error}") from None
+        return replace(start, name=image.stem, title=image.stem.replace("_", " "))
     data = _read_json(text)
     if not isinstance(data, dict) or set(data) != {"title", "pitch_deg", "actions"}:
         raise ReverieError(f'{text}: expected {{"title": ..., "pitch_deg": ..., "actions": [...]}}')

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from reverie.model.adapters.shortcut import ShortcutModel, frame_phases
 from reverie.model.autoencoder import normalise
 from reverie.model.denoiser import Denoiser, DenoiserConfig, hear_more
-from reverie.model.sampler import Sampler, frame_phases
+from reverie.model.sampler import Sampler
 
 CONFIG = DenoiserConfig((2, 3), 8, 5, context=4, width=32, depth=4, head_width=16, camera_column=1)
 
@@ -52,18 +53,17 @@ def window(
 
 def test_cached_steps_agree_with_recomputing_the_window(denoiser: Denoiser) -> None:
     latents, actions, noise = segment(CONFIG.context + 1)
-    sampler = Sampler(denoiser, 2)
+    sampler = Sampler(ShortcutModel(denoiser, 0.9), 2)
     context = 0.9 * latents[:, :-1] + 0.1 * noise[:, :-1]
     for t in range(CONFIG.context):
-        sampler.commit([0, 1], latents[:, t], noise[:, t], actions[:, t], [t, t], 0.9)
-    index = [CONFIG.context] * 2
+        sampler.commit([0, 1], latents[:, t], noise[:, t], actions[:, t], [t, t])
+    index = torch.full((2,), CONFIG.context)
     rows, turns = denoiser.camera(actions[:, -1])
-    cos, sin = frame_phases(denoiser, rows, sampler.turned + turns, index)
+    cos, sin = frame_phases(denoiser, rows, sampler.state[:, 0] + turns, index)
     level = torch.full((2,), 0.25)
     step_size = torch.full((2,), 0.5)
-    cached, _, _ = denoiser.step(
-        noise[:, -1], level, step_size, actions[:, -1], cos, sin, sampler.cache.k, sampler.cache.v
-    )
+    k, v = ([ring for name, ring in sampler.rings.items() if name[0] == kind] for kind in "kv")
+    cached, _, _ = denoiser.step(noise[:, -1], level, step_size, actions[:, -1], cos, sin, k, v)
     torch.testing.assert_close(
         cached, window(denoiser, context, noise[:, -1], actions, 0.25), atol=2e-5, rtol=1e-4
     )
@@ -76,9 +76,9 @@ def test_only_differences_of_time_matter(denoiser: Denoiser) -> None:
     latents, actions, noise = segment(CONFIG.context + 1)
     drawn = []
     for start in (-CONFIG.context, 72_000):
-        sampler = Sampler(denoiser, 2)
+        sampler = Sampler(ShortcutModel(denoiser, 0.9), 2)
         for t in range(CONFIG.context):
-            sampler.commit([0, 1], latents[:, t], noise[:, t], actions[:, t], [start + t] * 2, 0.9)
+            sampler.commit([0, 1], latents[:, t], noise[:, t], actions[:, t], [start + t] * 2)
         drawn.append(
             sampler.sample([0, 1], noise[:, -1], actions[:, -1], [start + CONFIG.context] * 2, 2)
         )
@@ -111,10 +111,10 @@ def test_a_noisy_frame_sees_its_past_and_itself_only(denoiser: Denoiser) -> None
 
 def test_sessions_of_a_batch_do_not_touch_each_other(denoiser: Denoiser) -> None:
     latents, actions, noise = segment(CONFIG.context + 1)
-    both, alone = Sampler(denoiser, 2), Sampler(denoiser, 2)
+    both, alone = Sampler(ShortcutModel(denoiser, 0.9), 2), Sampler(ShortcutModel(denoiser, 0.9), 2)
     for t in range(CONFIG.context):
-        both.commit([0, 1], latents[:, t], noise[:, t], actions[:, t], [t, t], 0.9)
-        alone.commit([1], latents[1:, t], noise[1:, t], actions[1:, t], [t], 0.9)
+        both.commit([0, 1], latents[:, t], noise[:, t], actions[:, t], [t, t])
+        alone.commit([1], latents[1:, t], noise[1:, t], actions[1:, t], [t])
     together = both.sample([0, 1], noise[:, -1], actions[:, -1], [4, 4], 1)[1]
     single = alone.sample([1], noise[1:, -1], actions[1:, -1], [4], 1)[0]
     torch.testing.assert_close(together, single, atol=1e-5, rtol=1e-5)
@@ -128,7 +128,8 @@ def test_a_clean_prediction_is_reached_in_any_number_of_steps(
     monkeypatch.setattr(denoiser, "step", lambda *_: (answer, [], []))
     _, actions, noise = segment(1)
     for num_steps in (1, 2, 4):
-        reached = Sampler(denoiser, 2).sample([0, 1], noise[:, 0], actions[:, 0], [0, 0], num_steps)
+        sampler = Sampler(ShortcutModel(denoiser, 0.9), 2)
+        reached = sampler.sample([0, 1], noise[:, 0], actions[:, 0], [0, 0], num_steps)
         torch.testing.assert_close(reached, answer, atol=1e-5, rtol=1e-5)
 
 
@@ -145,7 +146,7 @@ def test_a_turned_camera_moves_a_frames_origin(denoiser: Denoiser) -> None:
     and the picture's rows where they were.
     """
     row = torch.zeros(1)
-    looks = [frame_phases(denoiser, row, torch.tensor([column]), [0]) for column in (0.0, 1.0)]
+    looks = [frame_phases(denoiser, row, torch.tensor([column]), row) for column in (0.0, 1.0)]
     before, after = (denoiser.rotary(*phases) for phases in looks)
     rows, columns = CONFIG.grid
     for old, new in zip(before, after, strict=True):

@@ -17,7 +17,7 @@ from tests.server.live import SPACE
 
 ACTION = ActionMessage(7, 0b101, 1.5, -2.0, 3, 1234.5)
 # The same bytes as in web/src/protocol.test.ts.
-ACTION_BYTES = bytes.fromhex("01000500070000000000c03f000000c00300000000000000004a9340")
+ACTION_BYTES = bytes.fromhex("0100030005000000070000000000c03f000000c000000000004a9340")
 ACK_BYTES = bytes.fromhex("0200000002010000")
 FRAME_BYTES = bytes.fromhex(
     "01020000050000000900000000000000000000000040594000002041000048420000003f00000000ffd8"
@@ -75,8 +75,8 @@ def test_a_world_without_camera_and_slots_ignores_both():
 
 
 def action(**changes: float) -> bytes:
-    values = {"flags": 0, "keys": 0, "seq": 1, "yaw": 0.0, "pitch": 0.0, "slot": 1, "time": 0.0}
-    return struct.pack("<BBHIffB3xd", 1, *{**values, **changes}.values())
+    values = {"flags": 0, "slot": 1, "keys": 0, "seq": 1, "yaw": 0.0, "pitch": 0.0, "time": 0.0}
+    return struct.pack("<BBBxIIffd", 1, *{**values, **changes}.values())
 
 
 @pytest.mark.parametrize(

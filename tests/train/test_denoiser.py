@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from reverie.model.adapters.shortcut import ShortcutModel
 from reverie.model.autoencoder import normalise
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import Sampler
@@ -72,7 +73,7 @@ def test_rollouts_end_sequences_of_both_halves_of_a_batch(forcing: Forcing) -> N
 
 
 def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
-    network, signal = forcing.network, forcing.config.context_signal
+    network = forcing.network
     torch.nn.init.normal_(network.unembed.weight)
     past, actions = normalise(torch.randn(1, 3, 2, 8)), torch.randn(1, 3, 3)
     rolled = Forcing(network, ForcingConfig(own_share=1.0)).with_rollouts(
@@ -80,7 +81,7 @@ def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
     )
     generator = torch.Generator().manual_seed(0)
     first = int(torch.randint(1, 3, (1,), generator=generator))
-    sampler = Sampler(network, 1)
+    sampler = Sampler(ShortcutModel(network, forcing.config.context_signal), 1)
     for index in range(3):
         noise = torch.randn((2, 1, 2, 8), generator=generator)
         frame = past[:, index]
@@ -88,7 +89,7 @@ def test_a_rollout_is_what_the_sampler_plays(forcing: Forcing) -> None:
             start = noise[0] * forcing.config.noise_scale
             frame = normalise(sampler.sample([0], start, actions[:, index], [index], 1))
         torch.testing.assert_close(rolled[:, index], frame)
-        sampler.commit([0], frame, noise[1], actions[:, index], [index], signal)
+        sampler.commit([0], frame, noise[1], actions[:, index], [index])
 
 
 def test_the_smallest_batch_trains_with_rollouts_and_larger_steps(forcing: Forcing) -> None:

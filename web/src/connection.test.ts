@@ -22,7 +22,7 @@ class FakeSocket {
   }
 
   greet(): void {
-    const text = new TextEncoder().encode(JSON.stringify({ protocol: 1 }));
+    const text = new TextEncoder().encode(JSON.stringify({ protocol: 2 }));
     this.onmessage?.({ data: Uint8Array.from([3, ...text]).buffer });
   }
 }

@@ -6,7 +6,7 @@ const hex = (buffer: ArrayBuffer) => [...new Uint8Array(buffer)].map((byte) => b
 // The same bytes as in tests/server/test_protocol.py: what one side packs, the other reads.
 test("an action is 28 bytes that the server reads", () => {
   const bytes = packAction({ keys: 0b101, yaw: 1.5, pitch: -2, slot: 3 }, 7, 1234.5);
-  expect(hex(bytes)).toBe("01000500070000000000c03f000000c00300000000000000004a9340");
+  expect(hex(bytes)).toBe("0100030005000000070000000000c03f000000c000000000004a9340");
 });
 
 test("an acknowledgement carries the frame index", () => {

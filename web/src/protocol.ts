@@ -70,7 +70,7 @@ export interface Action {
   slot: number;
 }
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 export const CLOSE = {
   malformed: 4400,
   unknown: 4404,
@@ -87,11 +87,11 @@ const MAX_TURN_DEGREES = 1800;
 export function packAction(action: Action, seq: number, sentMs: number): ArrayBuffer {
   const view = new DataView(new ArrayBuffer(28));
   view.setUint8(0, 1);
-  view.setUint16(2, action.keys, true);
-  view.setUint32(4, seq, true);
-  view.setFloat32(8, bounded(action.yaw), true);
-  view.setFloat32(12, bounded(action.pitch), true);
-  view.setUint8(16, action.slot);
+  view.setUint8(2, action.slot);
+  view.setUint32(4, action.keys, true);
+  view.setUint32(8, seq, true);
+  view.setFloat32(12, bounded(action.yaw), true);
+  view.setFloat32(16, bounded(action.pitch), true);
   view.setFloat64(20, sentMs, true);
   return view.buffer;
 }

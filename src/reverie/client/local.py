@@ -47,12 +47,12 @@ class _Seats:
 class LocalWorld(World):
     """A world that can be played here. Its networks are loaded with the first session.
 
-    num_sessions: that may be open at the same time. runtime: "onnx" or "torch". num_threads: as in
-    `load_runtime`.
+    num_sessions: that may be open at the same time. runtime: as in `load_runtime`, or
+    one that has no slots yet. num_threads: as in `load_runtime`.
     """
 
     num_sessions: int = 8
-    runtime: str = "onnx"
+    runtime: str | Runtime | None = None
     num_threads: int | None = None
 
     def start(
@@ -114,7 +114,9 @@ class LocalWorld(World):
 
     @cached_property
     def _seats(self) -> _Seats:
-        runtime = load_runtime(self, self.runtime, self.num_threads)
+        runtime = self.runtime
+        if runtime is None or isinstance(runtime, str):
+            runtime = load_runtime(self, runtime, self.num_threads)
         return _Seats(runtime, self.num_sessions)
 
 
@@ -308,7 +310,7 @@ class LocalSession:
 def load(
     name: str | Path,
     num_sessions: int = 8,
-    runtime: str = "onnx",
+    runtime: str | None = None,
     num_threads: int | None = None,
 ) -> LocalWorld:
     """A world to play from Python: a bundled name, a folder, or "hf://user/world".

@@ -1,165 +1,156 @@
-"""The Sampler: from noise to the next latents in a few denoising steps, with a KV cache that is a
-ring over frames.
+"""Play with any frame-causal model: rings over what its frames leave behind, and the Sampler that
+fills and reads them.
 
-The slow, readable twin of the engine: whole batches in PyTorch. Training, evaluation and the torch
-runtime use it, and the tests hold the ONNX runtime against it.
+A model that draws each frame from noise, an action and the frames before it becomes playable, with
+every session's memory fixed and nothing computed twice, by an adapter with the few methods of
+`CausalModel`. docs/adapters.md has a whole one in under 100 lines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reverie.model.autoencoder import normalise
-from reverie.model.denoiser import Denoiser
 
+@dataclass(frozen=True)
+class Past:
+    """What b sessions know when a frame is drawn or remembered.
 
-class KVCache:
-    """Keys and values of the last `context` frames of b sessions: per cached layer [b, heads,
-    context * n, dh].
+    entries: of their frames, name -> [b, *lead, m * n, d], in the order of the ring: the frame with
+    index i at place i % context. num_frames: m. frame_indices: of the frame at hand, float64 [b];
+    negative for a start's. state: what else they carry, float64 [b, s].
     """
 
-    def __init__(self, denoiser: Denoiser, batch_size: int) -> None:
-        config = denoiser.config
-        self.num_tokens, self.context = config.num_tokens, config.context
-        shape = (
-            batch_size,
-            config.num_heads,
-            config.context * config.num_tokens,
-            config.head_width,
-        )
-        like = denoiser.place
-        self.k = [torch.zeros(shape, device=like.device) for _ in config.cached_layers]
-        self.v = [torch.zeros(shape, device=like.device) for _ in config.cached_layers]
-        self.num_frames = [0] * batch_size
+    entries: Mapping[str, Tensor]
+    num_frames: int
+    frame_indices: Float[Tensor, " b"]
+    state: Float[Tensor, "b s"]
 
-    def forget(self, session: int) -> None:
-        """The next frame written to this session is its first; its index is a multiple of
-        `context`.
+
+class CausalModel(Protocol):
+    """A model that draws frame after frame. All tensors are on `device`.
+
+    context: frames that it remembers. latent_shape: of one frame. entries: what a remembered frame
+    leaves behind, name -> its shape [*lead, n, d]; such as the keys and values of a layer, [heads,
+    tokens, head width]. state_width: of the few numbers that a session carries besides, such as
+    where its camera looks; all 0 when it begins.
+    """
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def context(self) -> int: ...
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def entries(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    @property
+    def state_width(self) -> int: ...
+
+    def draw(self, noise: Tensor, told: Tensor, past: Past, num_steps: int) -> Tensor:
+        """The next frame's latents, [b, *latent_shape], from as much noise and what the model is
+        told of it (`ActionSpace.tell`), [b, a], in this number of passes.
         """
-        self.num_frames[session] = 0
+        ...
 
-    def read(self, sessions: Sequence[int]) -> tuple[list[Tensor], list[Tensor]]:
-        """Keys and values that these sessions remember. All must remember equally many frames."""
-        counts = {self.num_frames[session] for session in sessions}
-        if len(counts) > 1:
-            raise ValueError(f"sessions remember {sorted(counts)} frames; prefill them all first")
-        end = counts.pop() * self.num_tokens
-        rows = list(sessions)
-        whole = rows == list(range(len(self.num_frames)))
-        k, v = ([layer[..., :end, :] for layer in part] for part in (self.k, self.v))
-        return (k, v) if whole else ([layer[rows] for layer in k], [layer[rows] for layer in v])
+    def remember(
+        self, latents: Tensor, noise: Tensor, told: Tensor, past: Past
+    ) -> Mapping[str, Tensor]:
+        """What a frame that was drawn, or recorded, leaves behind: name -> [b, *shape]."""
+        ...
 
-    def write(
-        self,
-        sessions: Sequence[int],
-        frame_indices: Sequence[int],
-        new_k: list[Tensor],
-        new_v: list[Tensor],
-    ) -> None:
-        """Put one frame's entries, [b, heads, n, dh] per layer, where the ring says."""
-        for row, (session, frame_index) in enumerate(zip(sessions, frame_indices, strict=True)):
-            place = frame_index % self.context
-            if place > self.num_frames[session]:
-                raise ValueError(
-                    f"first frame has index {frame_index}; expected a multiple of {self.context}"
-                )
-            self.num_frames[session] = max(self.num_frames[session], place + 1)
-            first = place * self.num_tokens
-            for cache, new in zip(self.k + self.v, new_k + new_v, strict=True):
-                cache[session, :, first : first + self.num_tokens] = new[row]
+    def advance(self, state: Tensor, told: Tensor) -> Tensor:
+        """Sessions' states after a frame, [b, s]."""
+        ...
+
+
+class Pictures(Protocol):
+    """Pictures to latents and back: float [b, 3, h, w] in 0..1 to [b, *latent_shape]."""
+
+    def encode(self, pixels: Tensor) -> Tensor: ...
+
+    def decode(self, latents: Tensor) -> Tensor: ...
 
 
 class Sampler:
-    """Plays b sessions in step. Every session must have been given `context` frames by `commit`
-    before the first `sample`.
+    """Plays sessions of a model, several at a time. Sessions that are played together must remember
+    equally many frames; the first frame of each has an index that is a multiple of `context`.
     """
 
-    def __init__(self, denoiser: Denoiser, batch_size: int) -> None:
-        self.denoiser = denoiser
-        self.cache = KVCache(denoiser, batch_size)
-        # Columns to the right, of every session. In float64: after hours of play float32 would blur
-        # the phases of neighbouring frames.
-        like = denoiser.place
-        self.turned = torch.zeros(batch_size, dtype=torch.float64, device=like.device)
+    def __init__(self, model: CausalModel, num_sessions: int) -> None:
+        self.model = model
+        self.rings = {
+            name: torch.zeros(
+                (num_sessions, *lead, model.context * rows, width), device=model.device
+            )
+            for name, (*lead, rows, width) in model.entries.items()
+        }
+        # In float64: after hours of play float32 would blur the phases of neighbouring frames.
+        shape = (num_sessions, model.state_width)
+        self.state = torch.zeros(shape, dtype=torch.float64, device=model.device)
+        self.num_frames = [0] * num_sessions
 
     def forget(self, session: int) -> None:
-        """The next frame committed to this session is its first; see `KVCache.forget`."""
-        self.cache.forget(session)
-        self.turned[session] = 0
+        """The next frame committed to this session is its first."""
+        self.num_frames[session] = 0
+        self.state[session] = 0
 
     @torch.no_grad()
     def sample(
         self,
         sessions: Sequence[int],
-        noise: Float[Tensor, "b n c"],
-        action: Float[Tensor, "b a"],
+        noise: Tensor,
+        told: Tensor,
         frame_indices: Sequence[int],
         num_steps: int,
-    ) -> Float[Tensor, "b n c"]:
-        """The next clean latents, by `num_steps` Euler steps from noise (signal level 0) to 1 along
-        the predicted path.
-        """
-        noisy = noise
-        for k in range(num_steps):
-            signal, step_size = k / num_steps, 1 / num_steps
-            clean, _, _ = self._step(sessions, noisy, signal, step_size, action, frame_indices)
-            noisy = noisy + (clean - noisy) * (step_size / (1 - signal))
-        return noisy
+    ) -> Tensor:
+        """The next latents of these sessions, [b, *latent_shape], from as much noise."""
+        return self.model.draw(noise, told, self._past(sessions, frame_indices), num_steps)
 
     @torch.no_grad()
     def commit(
         self,
         sessions: Sequence[int],
-        latents: Float[Tensor, "b n c"],
-        noise: Float[Tensor, "b n c"],
-        action: Float[Tensor, "b a"],
+        latents: Tensor,
+        noise: Tensor,
+        told: Tensor,
         frame_indices: Sequence[int],
-        signal: float,
     ) -> None:
-        """Remember a frame: one pass over its latents at this signal level; its keys and values go
-        into the ring.
-        """
-        noisy = signal * normalise(latents) + (1 - signal) * noise
-        finest = self.denoiser.config.min_step_size
-        _, new_k, new_v = self._step(sessions, noisy, signal, finest, action, frame_indices)
-        self.cache.write(sessions, frame_indices, new_k, new_v)
-        self.turned[list(sessions)] += self.denoiser.camera(action)[1]
+        """Remember a frame of each of these sessions."""
+        past = self._past(sessions, frame_indices)
+        left = self.model.remember(latents, noise, told, past)
+        for row, (session, frame_index) in enumerate(zip(sessions, frame_indices, strict=True)):
+            place = frame_index % self.model.context
+            if place > self.num_frames[session]:
+                raise ValueError(
+                    f"first frame has index {frame_index}; expected a multiple of "
+                    f"{self.model.context}"
+                )
+            self.num_frames[session] = max(self.num_frames[session], place + 1)
+            for name, ring in self.rings.items():
+                rows = left[name].shape[-2]
+                ring[session, ..., place * rows : (place + 1) * rows, :] = left[name][row]
+        self.state[list(sessions)] = self.model.advance(past.state, told)
 
-    def _step(
-        self,
-        sessions: Sequence[int],
-        noisy: Tensor,
-        signal: float,
-        step_size: float,
-        action: Tensor,
-        frame_indices: Sequence[int],
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        level = torch.full((len(sessions),), signal, device=noisy.device)
-        rows, turns = self.denoiser.camera(action)
-        columns = self.turned[list(sessions)] + turns
-        phase_cos, phase_sin = frame_phases(self.denoiser, rows, columns, frame_indices)
-        cache_k, cache_v = self.cache.read(sessions)
-        size = torch.full_like(level, step_size)
-        return self.denoiser.step(
-            noisy, level, size, action, phase_cos, phase_sin, cache_k, cache_v
-        )
-
-
-def frame_phases(
-    denoiser: Denoiser,
-    rows: Float[Tensor, " b"],
-    columns: Float[Tensor, " b"],
-    frame_indices: Sequence[int],
-) -> tuple[Float[Tensor, "b p"], Float[Tensor, "b p"]]:
-    """Cosines and sines of the rotary phases of frames, from the row and column that the camera
-    looks at and absolute frame indices.
-    """
-    indices = torch.tensor(list(frame_indices), dtype=torch.float64, device=rows.device)
-    places = torch.stack([rows.double(), columns.double(), indices], 1)
-    with torch.autocast(rows.device.type, enabled=False):
-        angles = places @ denoiser.frequencies.double()
-    return angles.cos().float(), angles.sin().float()
+    def _past(self, sessions: Sequence[int], frame_indices: Sequence[int]) -> Past:
+        counts = {self.num_frames[session] for session in sessions}
+        if len(counts) > 1:
+            raise ValueError(f"sessions remember {sorted(counts)} frames; prefill them all first")
+        num_frames = counts.pop()
+        rows = list(sessions)
+        whole = rows == list(range(len(self.num_frames)))
+        entries = {}
+        for name, ring in self.rings.items():
+            filled = ring[..., : num_frames * self.model.entries[name][-2], :]
+            entries[name] = filled if whole else filled[rows]
+        indices = torch.tensor(list(frame_indices), dtype=torch.float64, device=self.model.device)
+        return Past(entries, num_frames, indices, self.state[rows])

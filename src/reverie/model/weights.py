@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import torch
 from safetensors.torch import load_file
 
+from reverie.core import ReverieError
+from reverie.formats import FORMATS
+from reverie.model.adapters.oasis import OasisModel, load_oasis
+from reverie.model.adapters.shortcut import ShortcutModel
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
 from reverie.model.denoiser import Denoiser, DenoiserConfig
+from reverie.model.sampler import CausalModel, Pictures
 from reverie.world import WEIGHTS, World
+
+
+def load_model(world: World, device: torch.device) -> tuple[CausalModel, Pictures]:
+    """What plays a world of any format on a device: the model that draws latents, and what encodes
+    and decodes them. Raises ReverieError on files that do not fit.
+    """
+    if world.config.format == "oasis":
+        config = world.config
+        if set(config.denoiser) - {"exact_window"}:
+            raise ReverieError(f"denoiser is {config.denoiser}; expected only 'exact_window'")
+        files = FORMATS["oasis"].files(world.path)
+        denoiser, autoencoder = load_oasis(files[0], files[1], config.frame_shape[:2])
+        denoiser, autoencoder = denoiser.to(device), autoencoder.to(device)
+        exact_window = config.denoiser.get("exact_window", False)
+        return OasisModel(denoiser, config.context + 1, exact_window), autoencoder
+    autoencoder, denoiser = load_networks(world)
+    model = ShortcutModel(denoiser.to(device), world.config.context_signal)
+    return model, autoencoder.to(device)
 
 
 def load_networks(world: World) -> tuple[Autoencoder, Denoiser]:

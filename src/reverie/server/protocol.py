@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from reverie.core import Action, ActionSpace, Frame, ReverieError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_MESSAGE_BYTES = 4096
 MAX_PICTURE_BYTES = 256 * 1024
-MAX_KEYS = 16
+MAX_KEYS = 32
 MAX_TURN_DEGREES = 3600.0
 COMMANDS = ("pause", "prompt", "restart", "resume", "start", "steps")
 
-_ACTION = struct.Struct("<BBHIffB3xd")
+_ACTION = struct.Struct("<BBBxIIffd")
 _ACK = struct.Struct("<B3xI")
 _FRAME = struct.Struct("<BBHIIIdffff")
 
@@ -159,11 +159,11 @@ def pack_action(message: ActionMessage) -> bytes:
     return _ACTION.pack(
         ClientMessage.ACTION,
         0,
+        message.slot,
         message.keys,
         message.seq,
         message.yaw_deg,
         message.pitch_deg,
-        message.slot,
         message.client_time_ms,
     )
 
@@ -258,7 +258,7 @@ def _pack_json(kind: IntEnum, value: Mapping[str, Any]) -> bytes:
 
 def _parse_action(message: bytes) -> ActionMessage:
     _expect_length(message, _ACTION.size, "ACTION")
-    _, flags, keys, seq, yaw, pitch, slot, client_time_ms = _ACTION.unpack(message)
+    _, flags, slot, keys, seq, yaw, pitch, client_time_ms = _ACTION.unpack(message)
     if flags:
         raise _malformed(f"ACTION flags {flags}; this protocol has none, expected 0")
     if not seq:

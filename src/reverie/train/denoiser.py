@@ -29,6 +29,7 @@ from torch import Tensor
 from reverie.core import ActionSpace
 from reverie.data.render import Rendered
 from reverie.data.segments import Segments
+from reverie.model.adapters.shortcut import ShortcutModel
 from reverie.model.autoencoder import Autoencoder, normalise
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import Sampler
@@ -276,7 +277,7 @@ class Forcing:
         begin = max(1, num_frames // 2)
         first = torch.randint(begin, num_frames, (count,), generator=generator, device=past.device)
         truth, sessions = past[own], range(count)
-        sampler = Sampler(self.network, count)
+        sampler = Sampler(ShortcutModel(self.network, self.config.context_signal), count)
         frames: list[Tensor] = []
         for index in range(num_frames):
             frame, indices = truth[:, index], [index] * count
@@ -288,8 +289,7 @@ class Forcing:
                 played = (index >= first)[:, None, None]
                 frame = torch.where(played, normalise(guess.float()), frame)
             frames.append(frame)
-            signal = self.config.context_signal
-            sampler.commit(sessions, frame, noise[1], acted, indices, signal)
+            sampler.commit(sessions, frame, noise[1], acted, indices)
         replaced = past.clone()
         replaced[own] = torch.stack(frames, 1)
         return replaced
@@ -326,7 +326,7 @@ def inspect_rollout(
     actions = torch.from_numpy(batch["actions"]).to(device)
     sessions = list(range(len(latents)))
     generator = torch.Generator(device).manual_seed(0)
-    sampler = Sampler(network, len(latents))
+    sampler = Sampler(ShortcutModel(network, forcing.context_signal), len(latents))
     generated = []
     for index in range(latents.shape[1]):
         noise = torch.randn(latents[:, 0].shape, generator=generator, device=device)
@@ -337,8 +337,7 @@ def inspect_rollout(
             current = sampler.sample(sessions, start, actions[:, index], indices, 1)
             generated.append(current)
         noise = torch.randn(latents[:, 0].shape, generator=generator, device=device)
-        signal = forcing.context_signal
-        sampler.commit(sessions, current, noise, actions[:, index], indices, signal)
+        sampler.commit(sessions, current, noise, actions[:, index], indices)
     shown = [0, 3, 7, 15, 23, 31, 47, 63]
     rows, next_truth, next_guess = [], [], []
     for b in sessions:

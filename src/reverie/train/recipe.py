@@ -38,8 +38,8 @@ DISTILLED = "distilled"
 """The folder of a distilled denoiser, beside those of the stages."""
 VIEW_DEG = 79.0
 """How wide a first-person picture is; Meadow's 74 degrees, whose edges move faster."""
-MAX_KEYS = 16
-"""Held keys are 16 bits on the way from the page."""
+MAX_KEYS = 32
+"""Held keys are 32 bits on the way from the page."""
 
 
 @dataclass(frozen=True)

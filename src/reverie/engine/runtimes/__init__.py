@@ -8,18 +8,28 @@ from reverie import world as worlds
 from reverie.core import ReverieError
 from reverie.engine.engine import Engine
 from reverie.engine.runtime import Runtime
-from reverie.world import World
+from reverie.world import OWN_FORMAT, World
 
 RUNTIMES = ("onnx", "torch")
 
 
-def load_runtime(world: World, runtime: str = "onnx", num_threads: int | None = None) -> Runtime:
+def load_runtime(
+    world: World, runtime: str | None = None, num_threads: int | None = None
+) -> Runtime:
     """The networks of a world, ready to allocate.
 
+    runtime: "onnx", for worlds of our own format, or "torch"; the first that can if not given.
     num_threads: of one pass; as many as the machine has cores, up to 4, if not given. Raises
     ReverieError on an unknown runtime or a world that does not run.
     """
+    own = world.config.format == OWN_FORMAT
+    if runtime is None:
+        runtime = "onnx" if own else "torch"
     if runtime == "onnx":
+        if not own:
+            raise ReverieError(
+                f"runtime 'onnx' plays no world of the format {world.config.format!r}; use 'torch'"
+            )
         from reverie.engine.runtimes.onnx import OnnxRuntime
 
         return OnnxRuntime(world, num_threads)
@@ -32,7 +42,7 @@ def load_runtime(world: World, runtime: str = "onnx", num_threads: int | None = 
 
 def load_engine(
     world: World | str | Path,
-    runtime: str = "onnx",
+    runtime: str | None = None,
     num_slots: int = 4,
     num_threads: int | None = None,
 ) -> Engine:

@@ -1,6 +1,7 @@
-"""The slow twin: the same contract as the ONNX runtime, in plain PyTorch, from the same weights.
+"""Worlds of every format in PyTorch: ours, from the same weights as the ONNX runtime and held
+against it, and those of others, through their adapters.
 
-What the fast path must agree with, and where a GPU is used when there is one. Needs `torch`.
+Where a GPU is used when there is one. Needs `torch`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from reverie.core import ReverieError
 from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, check_clip, noise
 from reverie.engine.snapshot import pack, unpack
 from reverie.model.autoencoder import to_frames, to_pixels
-from reverie.model.sampler import Sampler
-from reverie.model.weights import load_networks
+from reverie.model.sampler import CausalModel, Pictures, Sampler
+from reverie.model.weights import load_model
 from reverie.world import World
 
 SNAPSHOT_KIND = "torch slot"
@@ -39,14 +40,19 @@ class _Pending:
 
 
 class TorchRuntime:
-    """See `engine.runtime.Runtime`. device: "cpu", "cuda", or None for CUDA where there is one."""
+    """See `engine.runtime.Runtime`. device: "cpu", "cuda", or None for CUDA where there is one.
+    model: what plays the world; read from its files if not given (docs/adapters.md).
+    """
 
-    def __init__(self, world: World, device: str | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        device: str | None = None,
+        model: tuple[CausalModel, Pictures] | None = None,
+    ) -> None:
         self._world = world
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        autoencoder, denoiser = load_networks(world)
-        self._autoencoder = autoencoder.to(self._device)
-        self._denoiser = denoiser.to(self._device)
+        self._model, self._pictures = model or load_model(world, self._device)
         self._sampler: Sampler | None = None
         self._pending: list[_Pending | None] = []
         self._pitch_deg = torch.zeros(0, dtype=torch.float64)
@@ -64,7 +70,7 @@ class TorchRuntime:
         """Fixed memory for that many sessions. Once only."""
         if self._sampler is not None:
             raise RuntimeError(f"{self.num_slots} slots are allocated already")
-        self._sampler = Sampler(self._denoiser, num_slots)
+        self._sampler = Sampler(self._model, num_slots)
         self._pending = [None] * num_slots
         self._pitch_deg = torch.zeros(num_slots, dtype=torch.float64)
 
@@ -86,8 +92,11 @@ class TorchRuntime:
             self._memory.forget(slot)
             self._pitch_deg[slot] = pitch_deg
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(self._device))
+        latents = None
         for i, picture in enumerate(pixels):
-            latents = self._autoencoder.encode(picture[None])[0]
+            # A start out of one picture stands still: encode it once.
+            if latents is None or not np.array_equal(frames[i], frames[i - 1]):
+                latents = self._pictures.encode(picture[None])[0]
             told = self._tell(slot, actions[i])
             self._pending[slot] = _Pending(latents, told, first + i, seed)
             self.commit([slot])
@@ -106,7 +115,7 @@ class TorchRuntime:
         for i, slot in enumerate(batch.slots):
             index, seed = batch.frame_indices[i], batch.seeds[i]
             self._pending[slot] = _Pending(latents[i], told[i], index, seed)
-        return to_frames(self._autoencoder.decode(latents)).cpu().numpy()
+        return to_frames(self._pictures.decode(latents)).cpu().numpy()
 
     def commit(self, slots: Sequence[int]) -> None:
         """See `Runtime.commit`."""
@@ -122,7 +131,6 @@ class TorchRuntime:
             self._noise([frame.seed for frame in frames], indices, COMMIT_STREAM),
             torch.stack([frame.told for frame in frames]),
             indices,
-            self._world.config.context_signal,
         )
         space = self._world.config.action_space
         for slot, frame in owed if space.camera_limit else []:
@@ -150,7 +158,7 @@ class TorchRuntime:
                 raise ReverieError(f"the saved session has no {name} of shape {tuple(place.shape)}")
         for name, place in memory.items():
             place.copy_(self._tensor(arrays[name]))
-        self._memory.cache.num_frames[slot] = self._world.config.context
+        self._memory.num_frames[slot] = self._world.config.context
         self._pending[slot] = None
         if "frame_index" in values:
             latents, told = self._tensor(arrays["latents"]), self._tensor(arrays["told"])
@@ -184,16 +192,11 @@ class TorchRuntime:
         return self._sampler
 
     def _slot_tensors(self, slot: int) -> dict[str, Tensor]:
-        cache = self._memory.cache
-        parts = {"k": cache.k, "v": cache.v}
-        tensors = {
-            f"{kind}.{i}": t[slot] for kind, layers in parts.items() for i, t in enumerate(layers)
-        }
-        row = slice(slot, slot + 1)
+        memory = self._memory
         return {
-            **tensors,
-            "turned": self._memory.turned[row],
-            "pitch_deg": self._pitch_deg[row],
+            **{name: ring[slot] for name, ring in memory.rings.items()},
+            "state": memory.state[slot],
+            "pitch_deg": self._pitch_deg[slot : slot + 1],
         }
 
     def _tell(self, slot: int, action: NDArray[np.float32]) -> Tensor:
@@ -206,8 +209,7 @@ class TorchRuntime:
         return torch.from_numpy(np.array(array)).to(self._device)
 
     def _noise(self, seeds: Sequence[int], frame_indices: Sequence[int], stream: int) -> Tensor:
-        config = self._denoiser.config
-        shape = (config.num_tokens, config.channels)
+        shape = self._model.latent_shape
         pairs = zip(seeds, frame_indices, strict=True)
         drawn = np.stack([noise(seed, index, stream, shape) for seed, index in pairs])
         return torch.from_numpy(drawn).to(self._device)

@@ -1,0 +1,1 @@
+"""Models that Reverie can play: one file each, with a `CausalModel`."""
