@@ -146,8 +146,8 @@ def test_a_foreign_name_for_this_machine_is_refused(url: str):
 
 
 def test_a_world_with_too_many_keys_for_the_socket_is_refused():
-    space = ActionSpace(tuple(f"key{i}" for i in range(17)))
+    space = ActionSpace(tuple(f"key{i}" for i in range(33)))
     config = WorldConfig("organ", 160, 96, 20, space, (1,), 1, 1.0)
     world = World(landscape_engine().world.path, config, ())
-    with pytest.raises(ReverieError, match="world organ has 17 keys; the socket carries at most"):
+    with pytest.raises(ReverieError, match="world organ has 33 keys; the socket carries at most"):
         describe(world)
