@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reverie.bench.command import bench
 from reverie.core import ReverieError
 
 if TYPE_CHECKING:
@@ -258,6 +259,7 @@ def record(
 
     Ctrl-C keeps what is finished, and the same command goes on from there.
     """
+    from reverie.data.environment import parse_setting, parse_size
     from reverie.data.record import record
 
     dataset = record(
@@ -268,10 +270,10 @@ def record(
         test=test,
         episode_actions=length,
         policy=policy,
-        env_kwargs=dict(map(_named_value, env_kwarg or [])),
+        env_kwargs=dict(map(parse_setting, env_kwarg or [])),
         seed=seed,
         processes=processes,
-        size=_size(picture) if picture else None,
+        size=parse_size(picture) if picture else None,
         overwrite=overwrite,
         progress=not as_json,
     )
@@ -431,6 +433,9 @@ def evaluate(
         raise typer.Exit(MISSED)
 
 
+app.command()(bench)
+
+
 def _loader(name: str, steps: int | None, num_slots: int) -> Callable[[], Engine]:
     """What makes the engine, later and on a thread; a world that is not whole is an error now."""
     from reverie import world
@@ -450,25 +455,6 @@ def _loader(name: str, steps: int | None, num_slots: int) -> Callable[[], Engine
 def _expect_steps(known: Sequence[int], steps: int) -> None:
     if steps not in known:
         raise ReverieError(f"{steps} denoising steps; this world was trained for {list(known)}")
-
-
-def _size(text: str) -> tuple[int, int]:
-    """(height, width) of "WIDTHxHEIGHT"."""
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise ReverieError(f"picture {text!r}; expected width and height in pixels, such as 160x96")
-    return int(height), int(width)
-
-
-def _named_value(text: str) -> tuple[str, Any]:
-    """What "prompts=true" names, and its value; a value that is no JSON is a text."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise ReverieError(f"{text!r} names no value; expected NAME=VALUE, such as prompts=true")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 def _simulator_loader(seed: int) -> Callable[[], Engine]:

@@ -6,54 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from reverie.bench.oasis import random_denoiser, recompute
 from reverie.core import Action
 from reverie.formats import OASIS_ACTIONS
-from reverie.model.adapters.oasis import COLUMNS, CONTEXT_LABEL, MAX_LABEL, OasisModel
+from reverie.model.adapters.oasis import COLUMNS, WINDOW, OasisModel
 from reverie.model.adapters.oasis_networks import OasisDenoiser, OasisShape
 from reverie.model.sampler import Sampler
 
 SHAPE = OasisShape((4, 6), width=128, depth=3)
-WINDOW = 32
 TOTAL = 40
-
-
-def redraw(network: torch.nn.Module) -> None:
-    """Every weight small and random: as initialised, the format's networks say exactly zero."""
-    for name, weight in network.named_parameters():
-        if not name.endswith("freqs"):
-            torch.nn.init.normal_(weight, std=0.08)
 
 
 @pytest.fixture(scope="module")
 def denoiser() -> OasisDenoiser:
-    torch.manual_seed(0)
-    network = OasisDenoiser(SHAPE)
-    redraw(network)
-    return network.eval().requires_grad_(False)
-
-
-def recompute(denoiser: OasisDenoiser, frames: Tensor, noise: Tensor, actions: Tensor) -> Tensor:
-    """The slow twin: frames [b, 1, ...] played on by actions [b, t, a], each from its noise, with
-    no cache, as the reference does.
-    """
-    model = OasisModel(denoiser)
-    levels = torch.linspace(-1, MAX_LABEL - 1, 11).long().tolist()
-    for i in range(frames.shape[1], actions.shape[1]):
-        frames = torch.cat([frames, noise[:, i : i + 1]], 1)
-        begin = max(0, i + 1 - WINDOW)
-        for k in range(10, 0, -1):
-            seen = frames[:, begin:]
-            label = torch.full(seen.shape[:2], CONTEXT_LABEL)
-            label[:, -1] = levels[k]
-            index = torch.arange(seen.shape[1], dtype=torch.float64).expand(len(seen), -1)
-            v, _ = denoiser(seen, label, actions[:, begin : i + 1, COLUMNS], index)
-            alpha = model._alphas[levels[k]]
-            noisy = seen[:, -1]
-            clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * v[:, -1]
-            left = ((1 / alpha).sqrt() * noisy - clean) / (1 / alpha - 1).sqrt()
-            after = model._alphas[levels[k - 1]] if k > 1 else torch.tensor(1.0)
-            frames[:, -1] = after.sqrt() * clean + left * (1 - after).sqrt()
-    return frames
+    return random_denoiser(SHAPE)
 
 
 def play(model: OasisModel, first: Tensor, noise: Tensor, actions: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,13 @@ CONFIG = RunConfig(steps=2, batch_size=2, warmup_steps=1, learning_rate=1e-6, co
 
 @pytest.fixture(scope="module")
 def prompted_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    counts = {"episodes": 1, "validation": 1, "test": 0, "episode_actions": 90, "processes": 1}
+    counts: dict[str, Any] = {
+        "episodes": 1,
+        "validation": 1,
+        "test": 0,
+        "episode_actions": 90,
+        "processes": 1,
+    }
     path = tmp_path_factory.mktemp("prompted")
     kwargs = {"prompts": True}
     record("reverie/Meadow-v0", path, **counts, size=(32, 64), env_kwargs=kwargs, progress=False)

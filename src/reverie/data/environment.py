@@ -12,6 +12,7 @@ import copy
 import hashlib
 import importlib
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -285,3 +286,22 @@ def _choice_names(env: gymnasium.Env[Any, Any], num_choices: int) -> tuple[str, 
     if len(names) == num_choices and len(set(names)) == num_choices:
         return names
     return tuple(f"choice_{i}" for i in range(num_choices))
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """(height, width) of "WIDTHxHEIGHT"."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise ReverieError(f"picture {text!r}; expected width and height in pixels, such as 160x96")
+    return int(height), int(width)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """What "prompts=true" names, and its value; a value that is no JSON is a text."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ReverieError(f"{text!r} names no value; expected NAME=VALUE, such as prompts=true")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

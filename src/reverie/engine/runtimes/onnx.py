@@ -242,6 +242,21 @@ class OnnxRuntime:
                 self._cost_table[b, num_steps] = num_steps * once_ms + decode_ms
         return self._cost_table
 
+    def stages(self) -> dict[str, Callable[[], object]]:
+        """Of a frame of slot 0, each to be measured alone; after `allocate`. copy: what commit does
+        beside its pass.
+        """
+        latents = np.zeros((self.shape.num_tokens, self.shape.num_channels), np.float32)
+        told = np.zeros(self.shape.action_width, np.float32)
+        run, frame = self._passes[0], _Pending(latents, told, 0, 0)
+        new_k, new_v = ([layer[0] for layer in new] for new in (run.new_k, run.new_v))
+        return {
+            "denoise": lambda: run.run(self._wide.denoiser, latents, 0.0, 1.0),
+            "commit": lambda: self._commit(0, frame, self._wide),
+            "copy": lambda: self._memory.write(0, 0, new_k, new_v),
+            "decode": lambda: self._wide.decoder.run(["frames"], {"latents": latents[None]}),
+        }
+
     @property
     def _memory(self) -> CachePool:
         if self._pool is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,6 +184,18 @@ class TorchRuntime:
                     self._cost_table[b, num_steps] = statistics.median(steps)
                     self._cost_table[b, 0] = statistics.median(commits)
         return self._cost_table
+
+    def stages(self) -> dict[str, Callable[[], object]]:
+        """Of a frame of slot 0, each to be measured alone; after `allocate`."""
+        space, memory = self._world.config.action_space, self._memory
+        told = torch.zeros(1, space.told_width, device=self._device)
+        latents = torch.zeros(1, *self._model.latent_shape, device=self._device)
+        works: dict[str, Callable[[], object]] = {
+            "denoise": lambda: memory.sample([0], latents, told, [0], 1),
+            "commit": lambda: memory.commit([0], latents, latents, told, [0]),
+            "decode": lambda: to_frames(self._pictures.decode(latents)).cpu(),
+        }
+        return {name: lambda work=work: _elapsed_ms(work) for name, work in works.items()}
 
     @property
     def _memory(self) -> Sampler:

@@ -74,16 +74,12 @@ class OasisModel:
 
     def draw(self, noise: Tensor, told: Tensor, past: Past, num_steps: int) -> Tensor:
         """By DDIM steps along the levels of the reference."""
-        levels = torch.linspace(-1, MAX_LABEL - 1, num_steps + 1).long().tolist()
+        levels = noise_levels(num_steps)
         noisy = noise.clamp(-LARGEST_NOISE, LARGEST_NOISE)
         before = self._window(past) if self.exact_window else self._ring(past)
         for k in range(num_steps, 0, -1):
             v, _ = self._pass(noisy, levels[k], told, past, before)
-            alpha = self._alphas[levels[k]]
-            clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * v
-            noise_in_it = (noisy / alpha.sqrt() - clean) / (1 / alpha - 1).sqrt()
-            after = self._alphas[levels[k - 1]] if k > 1 else torch.ones_like(alpha)
-            noisy = after.sqrt() * clean + (1 - after).sqrt() * noise_in_it
+            noisy = self.less_noisy(noisy, v, levels[k], levels[k - 1])
         return noisy
 
     def remember(
@@ -101,6 +97,16 @@ class OasisModel:
 
     def advance(self, state: Tensor, told: Tensor) -> Tensor:
         return state
+
+    def less_noisy(self, noisy: Tensor, v: Tensor, level: int, next_level: int) -> Tensor:
+        """A DDIM step from one noise level to the next; below 0 all noise is gone."""
+        alpha = self._alphas[level]
+        clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * v
+        if next_level < 0:
+            return clean
+        noise = (noisy / alpha.sqrt() - clean) / (1 / alpha - 1).sqrt()
+        after = self._alphas[next_level]
+        return after.sqrt() * clean + (1 - after).sqrt() * noise
 
     def _pass(
         self,
@@ -136,6 +142,11 @@ class OasisModel:
         action = past.entries["told"][rows, order][..., COLUMNS]
         _, left = self.denoiser(latents, labels, action, indices.gather(1, order))
         return left
+
+
+def noise_levels(num_steps: int) -> list[int]:
+    """Of DDIM's steps, from none (-1) to the highest; it goes through them backwards."""
+    return torch.linspace(-1, MAX_LABEL - 1, num_steps + 1).long().tolist()
 
 
 def load_oasis(

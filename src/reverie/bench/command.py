@@ -1,0 +1,92 @@
+"""The verb `reverie bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reverie.core import ReverieError
+
+if TYPE_CHECKING:
+    from reverie.bench.report import Report
+
+KINDS = ("step", "sessions", "offline", "oasis")
+
+
+def bench(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="step: a frame's stages. sessions: the curve over players. offline: against "
+            "whole clips at once. oasis: against computing the window at every pass.",
+        ),
+    ],
+    world: Annotated[
+        str, typer.Option(help="A bundled name, a folder, or hf://user/world.")
+    ] = "meadow",
+    runtime: Annotated[str | None, typer.Option(help="onnx or torch.")] = None,
+    steps: Annotated[int, typer.Option(help="Denoising steps per frame.", min=1)] = 1,
+    sessions: Annotated[
+        str, typer.Option(help="Numbers of players to measure.")
+    ] = "1,2,4,8,16,32,64",
+    price: Annotated[float, typer.Option(help="Dollars for an hour of the device.", min=0.0)] = 1.0,
+    published: Annotated[
+        bool, typer.Option(help="oasis: at the published sizes, which want a GPU.")
+    ] = False,
+    append: Annotated[
+        Path | None, typer.Option(help="Also add the table to this Markdown file.")
+    ] = None,
+) -> None:
+    """Measure what the engine costs on this machine. A table, and one line of JSON last."""
+    from reverie.bench.report import append_report, print_report
+
+    report = _measure(what, world, runtime, steps, sessions, price, published)
+    print_report(report)
+    if append:
+        append_report(report, append)
+
+
+def _measure(
+    what: str,
+    name: str,
+    runtime: str | None,
+    num_steps: int,
+    sessions: str,
+    price: float,
+    published: bool,
+) -> Report:
+    from reverie import world as worlds
+
+    if what not in KINDS:
+        raise ReverieError(f"no benchmark {what!r}; expected one of {', '.join(KINDS)}")
+    if what == "oasis":
+        from reverie.bench.oasis import bench_oasis
+
+        return bench_oasis(published)
+    world = worlds.load(name)
+    if num_steps not in world.config.denoising_steps:
+        raise ReverieError(
+            f"{num_steps} denoising steps; {name} was trained for "
+            f"{list(world.config.denoising_steps)}"
+        )
+    if what == "step":
+        from reverie.bench.step import bench_step
+
+        return bench_step(world, runtime, num_steps)
+    if what == "offline":
+        from reverie.bench.offline import bench_offline
+
+        return bench_offline(world, runtime, num_steps, price)
+    from reverie.bench.sessions import bench_sessions
+
+    return bench_sessions(world, runtime, num_steps, _numbers(sessions), price)
+
+
+def _numbers(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise ReverieError(f"sessions {text!r}; expected whole numbers from 1, such as 1,2,4")
+    return [int(part) for part in parts]
