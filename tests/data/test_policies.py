@@ -207,6 +207,29 @@ def test_switching_changes_keys_and_camera_abruptly_and_apart() -> None:
     assert np.mean(jumps > 3) > 0.3  # no hand eases into it
 
 
+def test_in_some_episodes_the_world_changes_all_the_time_and_in_others_now_and_then() -> None:
+    space = replace(CONTROLS, attributes={"weather": ("clear", "rain", "fog", "snow")})
+    changes = []
+    for seed in range(40):
+        player = Body(space, np.random.default_rng(seed))
+        told = []
+        for _ in range(600):
+            player.see({}, walking=False)
+            told.append(player.act().attributes)
+        changes.append(sum(a != b for a, b in zip(told, told[1:], strict=False)))
+    often = [count for count in changes if count > 20]
+    assert 0.2 < len(often) / 40 < 0.6
+    assert 25 < np.mean(often) < 60
+    assert 1 <= np.mean([count for count in changes if count <= 20]) < 10
+
+
+def test_a_world_without_attributes_is_wished_nothing() -> None:
+    player = Body(CONTROLS, np.random.default_rng(0))
+    for _ in range(50):
+        player.see({}, walking=False)
+    assert player.act().attributes == {}
+
+
 def test_players_wish_for_all_there_is_and_go_back_to_the_usual() -> None:
     space = replace(CONTROLS, attributes={"weather": ("clear", "rain", "fog")})
     player = Body(space, np.random.default_rng(0))

@@ -30,9 +30,6 @@ MIX = {"options": 0.50, "switching": 0.25, "sticky": 0.10, "still": 0.10, "tests
 TYPICAL_TICKS = {"options": 36, "switching": 52, "sticky": 66, "still": 29, "tests": 74}
 """How long one option of each part takes; with it, shares of time become chances."""
 
-WISH_CHANCE = 0.3
-"""That the world is told to be otherwise when an option begins, where it can be: every 6 s."""
-
 OPTIONS: Mapping[str, Mapping[Option, float]] = {
     "options": {
         options.walk: 6.0,
@@ -95,8 +92,6 @@ class Scripted:
         )
         if body.chance(0.08):
             body.pick_slot()
-        if body.space.attributes and body.chance(WISH_CHANCE):
-            body.wish()
         if self.part == "sticky":
             self.current = "sticky"
             return sticky(body, body.ticks(40, 120))
@@ -129,8 +124,6 @@ class Sticky:
                 self._body = Body(self.actions.space, rng)
                 self._steps = sticky(self._body)
             self._body.see(info, walking=False)
-            if self.actions.space.attributes and self._body.chance(WISH_CHANCE / 36):
-                self._body.wish()
             return self.actions.space.encode(next(self._steps))
         if self._num_left == 0:
             self._num_left = int(rng.integers(2, 16))

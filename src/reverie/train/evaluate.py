@@ -47,7 +47,7 @@ class Effort:
     seeds, attempt_s seconds each.
     """
 
-    moments: int = 48
+    moments: int = 96
     edits: int = 48
     excursions: int = 24
     stills: int = 12

@@ -52,7 +52,7 @@ def continued(before: Provenance | None, now: Provenance) -> dict[str, Any]:
         else before[name] + THEN + now[name]
         for name in ("hardware", "revision", "torch")
     }
-    kept = {name: before[name] for name in ("seconds", "begun_with")}
+    kept = {name: before.get(name, now[name]) for name in ("seconds", "begun_with")}
     return {**now, **places, **kept}
 
 
@@ -77,7 +77,7 @@ def describe(dataset: Dataset, stages: Mapping[str, Provenance]) -> str:
         spent = f"{made['seconds'] / 60:.0f} min"
         code = f"`{made['revision']}`, PyTorch {made['torch']}"
         where = made["hardware"]
-        begun = f", from `{made['begun_with']}`" if made["begun_with"] else ""
+        begun = f", from `{made['begun_with']}`" if made.get("begun_with") else ""
         row = (stage + begun, size, f"{made['learning_rate']:g}", made["seed"], spent, where, code)
         lines.append(f"| {' | '.join(map(str, row))} |")
     return "\n".join(lines) + "\n"
