@@ -28,7 +28,7 @@ _OASIS_KEYS = {
     "d": "right",
     "space": "jump",
     "shift": "sneak",
-    "control": "sprint",
+    "r": "sprint",
     "f": "swapHands",
     "mouse0": "attack",
     "mouse2": "use",

@@ -37,6 +37,7 @@ GRAPHS = ("encoder.onnx", "decoder.onnx", "denoiser.onnx")
 WEIGHTS = "model.safetensors"
 BUNDLED = Path(__file__).parent / "worlds"
 HUB_FILES = ["config.json", WEIGHTS, *GRAPHS, PROMPTER_FILE, "starts/*", "README.md"]
+HUB_FILES += [f"{name}.*" for form in FORMATS.values() for name in form.checkpoints]
 MAX_PICTURE_SIDE = 8192
 
 
@@ -195,6 +196,8 @@ class World:
         digest = hashlib.sha256()
         names = ("config.json", WEIGHTS, *GRAPHS, PROMPTER_FILE)
         form = FORMATS.get(self.config.format)
+        if form is not None:  # its config may be the usual one, and no file
+            digest.update(json.dumps(self.config.to_json()).encode())
         own = (self.path / name for name in names)
         for file in filter(Path.is_file, own) if form is None else form.files(self.path):
             digest.update(f"{file.name}:{file.stat().st_size}:".encode())

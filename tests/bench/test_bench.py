@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from reverie import world as worlds
 from reverie.bench import measure, oasis, offline, sessions, step
 from reverie.bench.measure import EnergyMeter, percentile, times_ms
 from reverie.bench.report import Report, append_report
@@ -28,6 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "TICKS", 5)
     monkeypatch.setattr(offline, "OFFLINE_STEPS", 3)
     monkeypatch.setattr(offline, "CLIP_S", 0.5)
+    monkeypatch.setattr(offline, "NUM_CLIPS", 1)
     monkeypatch.setattr(oasis, "NUM_TIMED", 1)
     monkeypatch.setattr(oasis, "SMALL", OasisShape((4, 6), width=64, depth=1))
 
@@ -58,8 +61,12 @@ def test_the_curve_over_sessions(world_path: Path, capsys: pytest.CaptureFixture
     one, three = figures["curve"]  # pyright: ignore[reportGeneralTypeIssues]
     assert (one["sessions"], three["sessions"]) == (1, 3)
     assert three["gap_p50_ms"] <= three["gap_p95_ms"] <= three["gap_p99_ms"]
-    assert three["dollars_per_session_hour"] == 1.0
+    for point in (one, three):
+        in_time = point["gap_p99_ms"] <= 50
+        expected = round(3 / point["sessions"], 4) if in_time else None
+        assert point["dollars_per_session_hour"] == expected
     assert figures["most_sessions_in_time"] in {0, 1, 3}
+    assert figures["mb_per_session"] > 0
 
 
 def test_an_offline_clip_costs_more_and_answers_once(
@@ -111,6 +118,23 @@ def test_times_and_percentiles() -> None:
     assert min(times) >= 10
     assert percentile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert percentile([1.0, 2.0], 0.99) == 2.0
+    assert percentile([float(i) for i in range(1, 101)], 0.99) == 99.0
+
+
+def test_a_world_without_starts_is_measured_from_black(
+    world_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(world_path, bare)
+    shutil.rmtree(bare / "starts")
+    assert run(capsys, "step", "--world", str(bare))["denoise_ms"] > 0
+
+
+def test_flops_grow_with_the_steps(world_path: Path) -> None:
+    counted = step.count_gflops(worlds.load(world_path), 1)
+    twice = step.count_gflops(worlds.load(world_path), 2)
+    assert twice["denoise"] == pytest.approx(2 * counted["denoise"])
+    assert twice["decode"] == counted["decode"]
 
 
 def test_energy_is_read_where_the_machine_has_a_meter(
@@ -120,9 +144,17 @@ def test_energy_is_read_where_the_machine_has_a_meter(
     monkeypatch.setattr(measure, "RAPL", tmp_path)
     meter = EnergyMeter()
     assert (meter.source, meter.joules()) == ("", None)
-    for package, microjoules in (("0", 2_500_000), ("1", 500_000), ("0:0", 9)):
-        (tmp_path / f"intel-rapl:{package}").mkdir()
-        (tmp_path / f"intel-rapl:{package}" / "energy_uj").write_text(f"{microjoules}\n")
+    zones = [
+        ("0", "package-0", 2_500_000),
+        ("1", "package-1", 500_000),
+        ("0:0", "core", 9),
+        ("2", "psys", 9),
+    ]
+    for zone, name, microjoules in zones:
+        (tmp_path / f"intel-rapl:{zone}").mkdir()
+        (tmp_path / f"intel-rapl:{zone}" / "name").write_text(f"{name}\n")
+        (tmp_path / f"intel-rapl:{zone}" / "energy_uj").write_text(f"{microjoules}\n")
     meter = EnergyMeter()
     assert meter.source == "RAPL"
     assert meter.joules() == 3.0
+    assert EnergyMeter("cuda").source == ""

@@ -1,5 +1,7 @@
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -54,6 +56,42 @@ def test_processes_may_be_ended_in_the_middle_of_a_large_result() -> None:
             next(results)
         results.close()  # pyright: ignore[reportAttributeAccessIssue]
         assert not multiprocessing.active_children()
+
+
+class TangledError(Exception):
+    """Comes back from a pickle with an argument too few."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(why)
+
+
+def tangle() -> Callable[[int], object]:
+    def work(job: int) -> object:
+        if job == 1:
+            raise TangledError(3, "no more yarn")
+        return lambda: job
+
+    return work
+
+
+@pytest.mark.parametrize(("jobs", "line"), [((1, 1), "no more yarn"), ((0, 0), "pickle")])
+def test_what_cannot_travel_between_processes_is_said(jobs: tuple[int, int], line: str) -> None:
+    with pytest.raises(Exception, match=line):
+        list(map_as_done(tangle, (), jobs, 2))
+
+
+def die_sending() -> Callable[[int], bytes]:
+    def work(job: int) -> bytes:
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        return bytes(200_000_000)
+
+    return work
+
+
+def test_a_process_that_dies_while_it_answers_is_said() -> None:
+    results = map_as_done(die_sending, (), range(4), 2)
+    with pytest.raises(ReverieError, match="a process died"):
+        [time.sleep(1) for _ in results]
 
 
 def unlucky() -> Callable[[int], int]:

@@ -216,7 +216,7 @@ def test_in_some_episodes_the_world_changes_all_the_time_and_in_others_now_and_t
         for _ in range(600):
             player.see({}, walking=False)
             told.append(player.act().attributes)
-        changes.append(sum(a != b for a, b in zip(told, told[1:], strict=False)))
+        changes.append(sum(a != b for a, b in pairwise(told)))
     often = [count for count in changes if count > 20]
     assert 0.2 < len(often) / 40 < 0.6
     assert 25 < np.mean(often) < 60

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from safetensors.torch import load_file, save_file
 
 from reverie import world as worlds
 from reverie.client.local import LocalWorld
-from reverie.core import Action, ReverieError
+from reverie.core import Action, ActionSpace, ReverieError
 from reverie.engine.runtimes import load_runtime
 from reverie.model.adapters.oasis_networks import OasisAutoencoder, OasisDenoiser, OasisShape
+from reverie.model.weights import load_networks
 from reverie.world import World, WorldConfig
 
 GRID, SIZE = (4, 6), (80, 120)
@@ -104,9 +106,42 @@ def test_an_exact_window_is_a_setting_and_changes_frames_once_it_slides(folder: 
     assert not world.config.denoiser["exact_window"]
     exact = replace(world, config=replace(world.config, denoiser={"exact_window": True}))
     assert not np.array_equal(walk(exact), walk(world))
-    unknown = replace(world, config=replace(world.config, denoiser={"window": 3}))
-    with pytest.raises(ReverieError, match="expected only 'exact_window'"):
-        load_runtime(unknown)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"denoiser": {"window": 3}}, "expected only 'exact_window', true or false"),
+        ({"denoiser": {"exact_window": "no"}}, "expected only 'exact_window', true or false"),
+        ({"action_space": ActionSpace(("jump",))}, "action_space is not that of the Oasis format"),
+        ({"width": 650}, "pictures of 650 x 80 pixels cannot be made of them"),
+    ],
+)
+def test_a_config_that_does_not_fit_the_checkpoints_is_refused(
+    folder: Path, changes: dict[str, Any], line: str
+) -> None:
+    world = worlds.load(folder)
+    with pytest.raises(ReverieError, match=line):
+        load_runtime(replace(world, config=replace(world.config, **changes)))
+
+
+def test_a_snapshot_fits_one_config_only(folder: Path) -> None:
+    world = worlds.load(folder)
+    exact = replace(world, config=replace(world.config, denoiser={"exact_window": True}))
+    assert world.fingerprint == worlds.load(folder).fingerprint != exact.fingerprint
+
+
+@pytest.mark.parametrize("content", [b"hello", b"PK\x03\x04 and then nothing", b"\x80\x02}"])
+def test_rubbish_is_no_checkpoint(folder: Path, tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(folder / "pt", tmp_path / "world")
+    (tmp_path / "world" / "vit-l-20.pt").write_bytes(content)
+    with pytest.raises(ReverieError, match=r"vit-l-20\.pt is damaged or cut short"):
+        load_runtime(worlds.load(tmp_path / "world"))
+
+
+def test_training_does_not_go_on_from_it(folder: Path) -> None:
+    with pytest.raises(ReverieError, match="expected one that Reverie trained"):
+        load_networks(worlds.load(folder))
 
 
 def test_starts_are_pictures(folder: Path) -> None:
@@ -142,6 +177,16 @@ def without(name: str) -> Callable[[Weights], Weights]:
             "oasis500m",
             lambda w: {**w, "external_cond.weight": torch.zeros(64, 7)},
             r"external_cond.weight has shape \[64, 7\]; expected \[64, 25\]",
+        ),
+        (
+            "oasis500m",
+            lambda w: {k: v for k, v in w.items() if not k.startswith("blocks")},
+            "has no blocks.0",
+        ),
+        (
+            "oasis500m",
+            lambda w: {**w, "blocks.999999999.x": torch.zeros(1)},
+            "has no blocks.2",
         ),
         ("vit-l-20", without("predictor.weight"), "has no predictor.weight"),
         ("vit-l-20", without("decoder.1.norm1.bias"), "has no decoder.1.norm1.bias"),

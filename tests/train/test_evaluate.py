@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,9 +36,7 @@ class Panorama:
         coarse = rng.integers(0, 255, (8, 5 * 96, 3)).astype(np.uint8)
         self.wide = cv2.resize(coarse, (40 * 96, 64), interpolation=cv2.INTER_CUBIC)
 
-    def stream(
-        self, clips: Sequence[Clip], actions: Sequence[Actions], seed: int = 0
-    ) -> Iterator[Frames]:
+    def stream(self, clips: Sequence[Clip], actions: Sequence[Actions]) -> Iterator[Frames]:
         at = [0] * len(clips)
         for acted in zip(*actions, strict=True):
             for i, action in enumerate(acted):
@@ -88,14 +87,16 @@ def test_a_world_plays_side_by_side_as_it_plays_alone() -> None:
     config = world.config
     frames = np.zeros((config.context, *config.frame_shape), np.uint8)
     actions = np.zeros((max(5, config.context), config.action_space.width), np.float32)
-    clip = Clip(frames, actions[: config.context], config.context)
+    clips = [Clip(frames, actions[: config.context], config.context, 1, i) for i in range(3)]
+    assert len({clip.seed for clip in [*clips, replace(clips[1], episode=2)]}) == 4
     player = WorldPlayer(runtime, 2)
-    together = np.stack(list(player.stream([clip] * 3, [actions] * 3, seed=7)), 1)
+    together = np.stack(list(player.stream(clips, [actions] * 3)), 1)
     assert together.shape == (3, len(actions), *config.frame_shape)
-    for i, session in enumerate(together):
-        assert np.array_equal(play(player, clip, actions, seed=7 + i), session)
-    runtime.prefill(0, frames, clip.actions, 7)
-    first = runtime.step(Batch((0,), actions[:1], (7,), (0,), 2))
+    for clip, session in zip(clips, together, strict=True):
+        assert np.array_equal(play(player, clip, actions), session)
+    seed = clips[0].seed
+    runtime.prefill(0, frames, clips[0].actions, seed)
+    first = runtime.step(Batch((0,), actions[:1], (seed,), (0,), 2))
     assert np.array_equal(together[:1, 0], first)
 
 

@@ -93,9 +93,7 @@ class Remembering:
         self.player = player
         self.played: dict[bytes, Frames] = {}
 
-    def stream(
-        self, clips: Sequence[Clip], actions: Sequence[Actions], seed: int = 0
-    ) -> Iterator[Frames]:
+    def stream(self, clips: Sequence[Clip], actions: Sequence[Actions]) -> Iterator[Frames]:
         sessions = []
         for clip, acted in zip(clips, actions, strict=True):
             key = repr((clip.episode, clip.first)).encode() + acted.tobytes()
@@ -118,11 +116,9 @@ class Faulty:
     ) -> None:
         self.player, self.act, self.draw = player, act, draw
 
-    def stream(
-        self, clips: Sequence[Clip], actions: Sequence[Actions], seed: int = 0
-    ) -> Iterator[Frames]:
+    def stream(self, clips: Sequence[Clip], actions: Sequence[Actions]) -> Iterator[Frames]:
         told = [self.act(acted.copy()) for acted in actions]
-        for t, frames in enumerate(self.player.stream(clips, told, seed)):
+        for t, frames in enumerate(self.player.stream(clips, told)):
             yield np.stack([self.draw(c, t, f) for c, f in zip(clips, frames, strict=True)])
 
 
@@ -209,13 +205,13 @@ def measure(setting: Setting, folder: Path) -> dict[str, float]:
         moments = measures.edit_moments(setting, name, 8)
         figures |= measures.edit_figures(measures.observe_edits(setting, moments, name))
     film, sheet = folder / "film.mp4", folder / "sheet.jpg"
-    played = long_play.observe_long_play(setting, clips[::2], 0, 30, film, sheet)
+    played = long_play.observe_long_play(setting, clips[::2], 30, film, sheet)
     whole = np.split(setting.test.frames, setting.test.boundaries[1:-1])
     episodes = [frames[:: long_play.FEATURE_STRIDE] for frames in whole]
     truth = long_play.latent_features(setting.autoencoder, np.concatenate(episodes))
     boundaries = np.cumsum([0, *map(len, episodes)])
     figures |= long_play.long_play_figures(played, setting.real, truth, boundaries)
-    attempts = long_play.observe_attempts(setting, clips[::2], 0, 30)
+    attempts = long_play.observe_attempts(setting, clips[::2], 30)
     return figures | long_play.attempt_figures(attempts)
 
 
@@ -296,10 +292,8 @@ def test_a_world_that_walks_at_half_the_speed_is_told(simulated: Setting) -> Non
     """Every frame twice: the way is right, the speed is not."""
 
     class Slow(Faulty):
-        def stream(
-            self, clips: Sequence[Clip], actions: Sequence[Actions], seed: int = 0
-        ) -> Iterator[Frames]:
-            whole = list(self.player.stream(clips, actions, seed))
+        def stream(self, clips: Sequence[Clip], actions: Sequence[Actions]) -> Iterator[Frames]:
+            whole = list(self.player.stream(clips, actions))
             yield from (whole[t // 2] for t in range(len(whole)))
 
     clips = draw_clips(simulated.test, simulated.space, CONTEXT, 8, 64)

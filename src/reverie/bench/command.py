@@ -21,14 +21,17 @@ def bench(
         typer.Argument(
             metavar="WHAT",
             help="step: a frame's stages. sessions: the curve over players. offline: against "
-            "whole clips at once. oasis: against computing the window at every pass.",
+            "whole clips at once. oasis: a cache against computing the window at every pass, with "
+            "random weights of its own.",
         ),
     ],
     world: Annotated[
         str, typer.Option(help="A bundled name, a folder, or hf://user/world.")
     ] = "meadow",
     runtime: Annotated[str | None, typer.Option(help="onnx or torch.")] = None,
-    steps: Annotated[int, typer.Option(help="Denoising steps per frame.", min=1)] = 1,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps per frame; the world's fewest.", min=1)
+    ] = None,
     sessions: Annotated[
         str, typer.Option(help="Numbers of players to measure.")
     ] = "1,2,4,8,16,32,64",
@@ -41,8 +44,10 @@ def bench(
     ] = None,
 ) -> None:
     """Measure what the engine costs on this machine. A table, and one line of JSON last."""
-    from reverie.bench.report import append_report, print_report
+    from reverie.bench.report import append_report, check_writable, print_report
 
+    if append:
+        check_writable(append)  # before minutes of measuring
     report = _measure(what, world, runtime, steps, sessions, price, published)
     print_report(report)
     if append:
@@ -53,7 +58,7 @@ def _measure(
     what: str,
     name: str,
     runtime: str | None,
-    num_steps: int,
+    steps: int | None,
     sessions: str,
     price: float,
     published: bool,
@@ -67,11 +72,7 @@ def _measure(
 
         return bench_oasis(published)
     world = worlds.load(name)
-    if num_steps not in world.config.denoising_steps:
-        raise ReverieError(
-            f"{num_steps} denoising steps; {name} was trained for "
-            f"{list(world.config.denoising_steps)}"
-        )
+    num_steps = steps or min(world.config.denoising_steps)
     if what == "step":
         from reverie.bench.step import bench_step
 

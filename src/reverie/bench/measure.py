@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import platform
 import time
@@ -28,38 +29,40 @@ def times_ms(work: Callable[[], object], count: int, warm_up: int = 1) -> list[f
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value that this share of them does not exceed; one of them."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    """The least of the values that this share of them does not exceed."""
+    return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
-def machine_name() -> str:
-    """The processor, how many of its cores this process may use, and the first GPU if
-    NVIDIA's library (nvidia-ml-py) is there.
+def machine_name(device: str = "cpu") -> str:
+    """The processor and how many of its cores this process may use, or the GPU where the work was
+    done on one ("cuda").
     """
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         name = lines[0].partition(":")[2].strip() if lines else name
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = _open_nvml()
-    gpu = f", {found[0].nvmlDeviceGetName(found[1])}" if found else ""
-    return f"{name}, {cores} cores{gpu}"
+    return f"{name}, {cores} cores"
 
 
 class EnergyMeter:
-    """Joules that the processor (RAPL) or the GPU (NVML) has used, where the machine says so.
+    """Joules that a device has used, where the machine says so: a processor by RAPL, a GPU ("cuda")
+    by NVML.
 
     source: what is read; empty where there is nothing to read.
     """
 
-    def __init__(self) -> None:
-        files = RAPL.glob("intel-rapl:*/energy_uj") if RAPL.is_dir() else ()
-        # Whole packages; intel-rapl:0:1 is a part of intel-rapl:0.
-        packages = (file for file in files if file.parent.name.count(":") == 1)
-        self._packages = [file for file in packages if _is_readable(file)]
-        self._gpu = _open_nvml()
+    def __init__(self, device: str = "cpu") -> None:
+        self._gpu = _open_nvml() if device == "cuda" else None
+        files = RAPL.glob("intel-rapl:*/name") if device == "cpu" and RAPL.is_dir() else ()
+        # Whole packages: their parts, and what holds them all (psys), would count twice.
+        packages = (file.parent for file in files if file.read_text().startswith("package"))
+        self._packages = [folder for folder in packages if _is_readable(folder / "energy_uj")]
         self.source = "NVML" if self._gpu else "RAPL" if self._packages else ""
 
     def joules(self) -> float | None:
@@ -68,7 +71,8 @@ class EnergyMeter:
             library, device = self._gpu
             return library.nvmlDeviceGetTotalEnergyConsumption(device) / MILLIJOULES
         if self._packages:
-            return sum(int(file.read_text()) for file in self._packages) / MICROJOULES
+            counts = [int((folder / "energy_uj").read_text()) for folder in self._packages]
+            return sum(counts) / MICROJOULES
         return None
 
 

@@ -21,7 +21,7 @@ SMALL = OasisShape((18, 32), width=256, depth=4)
 PUBLISHED = OasisShape((18, 32))
 NUM_STEPS = 10
 NUM_TIMED = 5
-COLUMNS_OF_TABLE = ("a frame at a full window", "median ms", "times faster")
+HEADINGS = ("a frame at a full window", "median ms", "times faster")
 
 
 def bench_oasis(published: bool = False) -> Report:
@@ -61,7 +61,8 @@ def bench_oasis(published: bool = False) -> Report:
         f"{shape.grid[0]} x {shape.grid[1]}, random weights, on {device.type}, without the "
         "decoder. The ring's frame includes the pass that remembers it."
     )
-    return Report("reverie bench oasis", COLUMNS_OF_TABLE, rows, figures, (note,))
+    command = "reverie bench oasis" + (" --published" if published else "")
+    return Report(command, HEADINGS, rows, figures, (note,), device.type)
 
 
 def random_denoiser(shape: OasisShape, seed: int = 0) -> OasisDenoiser:

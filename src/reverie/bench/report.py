@@ -16,7 +16,8 @@ from reverie.core import ReverieError
 @dataclass(frozen=True)
 class Report:
     """command: that makes it. rows: of the table, as texts. figures: by name, with their units in
-    the names. notes: sentences on what was done and what could not be measured.
+    the names. notes: sentences on what was done and what could not be measured. device: that did
+    the work, "cpu" or "cuda".
     """
 
     command: str
@@ -24,10 +25,13 @@ class Report:
     rows: Sequence[Sequence[str]]
     figures: Mapping[str, Any]
     notes: Sequence[str] = ()
+    device: str = "cpu"
 
     def to_json(self) -> str:
         """One line."""
-        return json.dumps({"command": self.command, "machine": machine_name(), **self.figures})
+        return json.dumps(
+            {"command": self.command, "machine": machine_name(self.device), **self.figures}
+        )
 
 
 def print_report(report: Report) -> None:
@@ -35,7 +39,7 @@ def print_report(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*report.columns, title=f"{report.command}  ({machine_name()})")
+    table = Table(*report.columns, title=f"{report.command}  ({machine_name(report.device)})")
     for row in report.rows:
         table.add_row(*row)
     console = Console()
@@ -45,19 +49,24 @@ def print_report(report: Report) -> None:
     print(report.to_json())
 
 
+def check_writable(file: Path) -> None:
+    """Raises ReverieError unless something can be added to this file."""
+    try:
+        file.open("a").close()
+    except OSError as error:
+        raise ReverieError(f"cannot write {file}: {error.strerror}") from None
+
+
 def append_report(report: Report, file: Path) -> None:
-    """A section in Markdown at the end of a file. Raises ReverieError if it cannot be written."""
+    """A section in Markdown at the end of a file."""
     lines = [
         f"\n## `{report.command}`\n",
-        f"{time.strftime('%Y-%m-%d')}, {machine_name()}.\n",
+        f"{time.strftime('%Y-%m-%d')}, {machine_name(report.device)}.\n",
         f"| {' | '.join(report.columns)} |",
         f"|{'---|' * len(report.columns)}",
         *(f"| {' | '.join(row)} |" for row in report.rows),
         "",
         *(f"{note}\n" for note in report.notes),
     ]
-    try:
-        with file.open("a", encoding="utf-8") as document:
-            document.write("\n".join(lines))
-    except OSError as error:
-        raise ReverieError(f"cannot write {file}: {error.strerror}") from None
+    with file.open("a", encoding="utf-8") as document:
+        document.write("\n".join(lines))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -142,17 +143,18 @@ def progress_bar(shown: bool, text: str, total: int) -> Iterator[Callable[[int],
 
 
 def _give(connection: Connection, job: tuple[int, Any]) -> None:
-    with suppress(ConnectionError):  # it died: `_take` will say so
+    with suppress(OSError):  # it died: `_take` will say so
         connection.send(job)
 
 
 def _take(connection: Connection) -> tuple[int, Any]:
     try:
-        number, result, error = connection.recv()
-    except (EOFError, ConnectionError):
+        message = connection.recv_bytes()
+    except (EOFError, OSError):
         raise ReverieError(
             "a process died (out of memory, or a crash in the environment); try fewer processes"
         ) from None
+    number, result, error = pickle.loads(message)
     if error is not None:
         raise error
     return number, result
@@ -164,13 +166,23 @@ def _serve(
     """Answers each (number, job) with (number, result, None) or (number, None, error)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker = None
-    with suppress(EOFError, ConnectionError):  # the parent is gone
+    with suppress(EOFError, OSError):  # the parent is gone
         while True:
             number, job = connection.recv()
             try:
                 worker = worker or open_worker(*arguments)
-                answer = number, worker(job), None
+                message = pickle.dumps((number, worker(job), None))
             except Exception as error:
-                error.add_note(traceback.format_exc())
-                answer = number, None, error
-            connection.send(answer)
+                message = pickle.dumps((number, None, _portable(error)))
+            connection.send_bytes(message)
+
+
+def _portable(error: Exception) -> Exception:
+    """The same, with where it arose; or what it says, where it cannot travel."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        portable = error
+    except Exception:
+        portable = RuntimeError(repr(error))
+    portable.add_note(traceback.format_exc())
+    return portable

@@ -137,7 +137,7 @@ class Sampler:
                 )
             self.num_frames[session] = max(self.num_frames[session], place + 1)
             for name, ring in self.rings.items():
-                rows = left[name].shape[-2]
+                rows = self.model.entries[name][-2]
                 ring[session, ..., place * rows : (place + 1) * rows, :] = left[name][row]
         self.state[list(sessions)] = self.model.advance(past.state, told)
 

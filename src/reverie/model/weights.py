@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from safetensors.torch import load_file
 
 from reverie.core import ReverieError
-from reverie.formats import FORMATS
+from reverie.formats import FORMATS, OASIS_ACTIONS
 from reverie.model.adapters.oasis import OasisModel, load_oasis
 from reverie.model.adapters.shortcut import ShortcutModel
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import CausalModel, Pictures
-from reverie.world import WEIGHTS, World
+from reverie.world import OWN_FORMAT, WEIGHTS, World
 
 
 def load_model(world: World, device: torch.device) -> tuple[CausalModel, Pictures]:
@@ -21,12 +23,18 @@ def load_model(world: World, device: torch.device) -> tuple[CausalModel, Picture
     """
     if world.config.format == "oasis":
         config = world.config
-        if set(config.denoiser) - {"exact_window"}:
-            raise ReverieError(f"denoiser is {config.denoiser}; expected only 'exact_window'")
+        exact_window = config.denoiser.get("exact_window", False)
+        if set(config.denoiser) - {"exact_window"} or not isinstance(exact_window, bool):
+            raise ReverieError(
+                f"denoiser is {dict(config.denoiser)}; expected only 'exact_window', true or false"
+            )
+        if replace(config.action_space, keymap={}) != replace(OASIS_ACTIONS, keymap={}):
+            raise ReverieError(
+                "action_space is not that of the Oasis format; only its keymap may be otherwise"
+            )
         files = FORMATS["oasis"].files(world.path)
         denoiser, autoencoder = load_oasis(files[0], files[1], config.frame_shape[:2])
         denoiser, autoencoder = denoiser.to(device), autoencoder.to(device)
-        exact_window = config.denoiser.get("exact_window", False)
         return OasisModel(denoiser, config.context + 1, exact_window), autoencoder
     autoencoder, denoiser = load_networks(world)
     model = ShortcutModel(denoiser.to(device), world.config.context_signal)
@@ -34,7 +42,14 @@ def load_model(world: World, device: torch.device) -> tuple[CausalModel, Picture
 
 
 def load_networks(world: World) -> tuple[Autoencoder, Denoiser]:
-    """The PyTorch networks of a world on disk, float32, ready for use or for more training."""
+    """The PyTorch networks of a world on disk, float32, ready for use or for more training. Raises
+    ReverieError on a world of another format.
+    """
+    if world.config.format != OWN_FORMAT:
+        raise ReverieError(
+            f"world {world.config.name!r} is of the format {world.config.format!r}; "
+            "expected one that Reverie trained"
+        )
     weights = load_file(world.path / WEIGHTS)
     settings = dict(world.config.denoiser)
     settings.pop("frequencies")

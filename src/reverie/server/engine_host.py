@@ -16,7 +16,7 @@ from reverie.server.protocol import MAX_KEYS
 
 if TYPE_CHECKING:
     from reverie.engine import Engine
-    from reverie.world import World
+    from reverie.world import OWN_FORMAT, World
 
 
 class HostState(Enum):
@@ -105,7 +105,7 @@ def describe(world: World) -> Mapping[str, Any]:
         "action_space": config.action_space.to_json(),
         "steps": list(config.denoising_steps),
         # A simulator has no networks, and must not be shown as if a network dreamed it.
-        "generated": bool(config.denoiser),
+        "generated": bool(config.denoiser) or config.format != OWN_FORMAT,
         # What can be wished for; a world without attributes takes no prompts.
         "prompts": list(config.prompts),
         "starts": [{"name": start.name, "title": start.title} for start in world.starts],

@@ -298,14 +298,14 @@ class Judge:
         name, first, end = unit
         if name == "sheets":
             return self._draw_sheets()
-        clips, setting, seed = self.clips(name)[first:end], self.setting, first
+        clips, setting = self.clips(name)[first:end], self.setting
         if name == "long_play":
             stem = self.out / f"play_{self.num_steps}_{first}"
             film, sheet = stem.with_suffix(".mp4"), stem.with_suffix(".jpg")
             play_s = self.effort.play_s
-            return long_play.observe_long_play(setting, clips, seed, play_s, film, sheet)
+            return long_play.observe_long_play(setting, clips, play_s, film, sheet)
         if name == "attempts":
-            return long_play.observe_attempts(setting, clips, seed, self.effort.attempt_s)
+            return long_play.observe_attempts(setting, clips, self.effort.attempt_s)
         if name in measures.EDITS:
             return measures.observe_edits(setting, clips, name)
         return _OBSERVERS[name](setting, clips)

@@ -30,7 +30,7 @@ DRIFT_SHARES = (0.01, 0.1, 1.0)
 
 
 def observe_long_play(
-    setting: Setting, clips: Sequence[Clip], seed: int, play_s: float, film: Path, sheet: Path
+    setting: Setting, clips: Sequence[Clip], play_s: float, film: Path, sheet: Path
 ) -> list[Record]:
     """Play on from clips by what held-out players did from there on: statistics of every window,
     and features of those that drift is read off. Writes a film of the first session's first minute,
@@ -42,7 +42,7 @@ def observe_long_play(
     shown = np.linspace(0, length - 1, 10).astype(int).tolist()
     watched = [max(0, round(num_windows * share) - 1) for share in DRIFT_SHARES]
     actions = [course(setting.test, clip, length) for clip in clips]
-    stream = setting.player.stream(clips, actions, seed)
+    stream = setting.player.stream(clips, actions)
     records: list[Record] = [{"statistics": [], "features": []} for _ in clips]
     moments, minute = [], []
     for number in range(num_windows):
@@ -141,9 +141,7 @@ def frechet(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(apart + np.trace(spread_a) + np.trace(spread_b) - 2 * roots.sum())
 
 
-def observe_attempts(
-    setting: Setting, clips: Sequence[Clip], seed: int, play_s: float
-) -> list[Record]:
+def observe_attempts(setting: Setting, clips: Sequence[Clip], play_s: float) -> list[Record]:
     """One session from each clip: does it pass every check of play at once? It does not collapse
     and, with a probe, the turns read off it go with those that were asked for. At most SIDE_BY_SIDE
     clips.
@@ -151,7 +149,7 @@ def observe_attempts(
     window = WINDOW_S * setting.fps
     length = max(window, round(play_s * setting.fps))
     actions = [course(setting.test, clip, length) for clip in clips]
-    sessions = np.stack(list(setting.player.stream(clips, actions, seed)), 1)
+    sessions = np.stack(list(setting.player.stream(clips, actions)), 1)
     records = []
     for clip, acted, frames in zip(clips, actions, sessions, strict=True):
         parts = [frames[i : i + window] for i in range(0, length - window + 1, window)]

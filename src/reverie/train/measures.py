@@ -381,14 +381,12 @@ def draw_rollouts(setting: Setting, clips: Sequence[Clip], file: Path) -> None:
 # -- parts ----------------------------------------------------------------------------------------
 
 
-def play_all(
-    player: Player, clips: Sequence[Clip], actions: Sequence[Actions], seed: int = 0
-) -> list[Frames]:
+def play_all(player: Player, clips: Sequence[Clip], actions: Sequence[Actions]) -> list[Frames]:
     """Every clip with its actions, SIDE_BY_SIDE at a time: uint8 [t, h, w, 3] each."""
     drawn: list[Frames] = []
     for first in range(0, len(clips), SIDE_BY_SIDE):
         part = slice(first, first + SIDE_BY_SIDE)
-        drawn += list(np.stack(list(player.stream(clips[part], actions[part], seed + first)), 1))
+        drawn += list(np.stack(list(player.stream(clips[part], actions[part])), 1))
     return drawn
 
 

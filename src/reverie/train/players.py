@@ -47,16 +47,19 @@ class Clip:
         """The frame that play goes on from: [1, h, w, 3]."""
         return self.frames[self.context - 1 : self.context]
 
+    @property
+    def seed(self) -> int:
+        """Another one for every moment: what is measured is not the luck of a few."""
+        return (self.episode << 32) + self.first
+
 
 class Player(Protocol):
     """Plays on from clips."""
 
-    def stream(
-        self, clips: Sequence[Clip], actions: Sequence[Actions], seed: int = 0
-    ) -> Iterator[Frames]:
+    def stream(self, clips: Sequence[Clip], actions: Sequence[Actions]) -> Iterator[Frames]:
         """Side by side, one session for each clip with its actions [t, A], all of one length:
-        yields the pictures after each action, uint8 [b, h, w, 3]. Session i draws its noise from
-        seed + i.
+        yields the pictures after each action, uint8 [b, h, w, 3]. All chance in a session
+        comes from its clip's seed.
         """
         ...
 
@@ -68,12 +71,10 @@ class WorldPlayer:
         self.runtime = runtime
         self.num_steps = num_steps
 
-    def stream(
-        self, clips: Sequence[Clip], actions: Sequence[Actions], seed: int = 0
-    ) -> Iterator[Frames]:
+    def stream(self, clips: Sequence[Clip], actions: Sequence[Actions]) -> Iterator[Frames]:
         """As in `Player`; for at most as many clips as the runtime has slots."""
         slots = tuple(range(len(clips)))
-        seeds = tuple(seed + slot for slot in slots)
+        seeds = tuple(clip.seed for clip in clips)
         for slot, clip in enumerate(clips):
             memory = slice(0, clip.context)
             self.runtime.prefill(
@@ -98,10 +99,8 @@ class Replay:
         self.dataset = dataset
         self._moments: dict[tuple[int, int], Simulator] = {}
 
-    def stream(
-        self, clips: Sequence[Clip], actions: Sequence[Actions], seed: int = 0
-    ) -> Iterator[Frames]:
-        """As in `Player`; the seed changes nothing."""
+    def stream(self, clips: Sequence[Clip], actions: Sequence[Actions]) -> Iterator[Frames]:
+        """As in `Player`; there is no chance in it."""
         used: list[Simulator] = []
         ended: set[int] = set()  # an episode that is over stands still
         try:
@@ -145,9 +144,9 @@ class Replay:
             self._moments.popitem()[1].close()
 
 
-def play(player: Player, clip: Clip, actions: Actions, seed: int = 0) -> Frames:
+def play(player: Player, clip: Clip, actions: Actions) -> Frames:
     """One session: the frames after these actions, uint8 [t, h, w, 3]."""
-    return np.concatenate(list(player.stream([clip], [actions], seed)))
+    return np.concatenate(list(player.stream([clip], [actions])))
 
 
 def draw_clips(

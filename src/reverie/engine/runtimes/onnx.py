@@ -242,6 +242,21 @@ class OnnxRuntime:
                 self._cost_table[b, num_steps] = num_steps * once_ms + decode_ms
         return self._cost_table
 
+    @property
+    def device(self) -> str:
+        """That networks run on."""
+        return "cpu"
+
+    @property
+    def num_threads(self) -> int:
+        """That work at the same time."""
+        return self._num_threads
+
+    @property
+    def slot_bytes(self) -> int:
+        """What one session remembers."""
+        return sum(array.nbytes for array in self._slot_arrays(0).values())
+
     def stages(self) -> dict[str, Callable[[], object]]:
         """Of a frame of slot 0, each to be measured alone; after `allocate`. copy: what commit does
         beside its pass.

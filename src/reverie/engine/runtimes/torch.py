@@ -185,6 +185,21 @@ class TorchRuntime:
                     self._cost_table[b, 0] = statistics.median(commits)
         return self._cost_table
 
+    @property
+    def device(self) -> str:
+        """That networks run on: "cpu" or "cuda"."""
+        return self._device.type
+
+    @property
+    def num_threads(self) -> int:
+        """That work at the same time, on a CPU."""
+        return torch.get_num_threads()
+
+    @property
+    def slot_bytes(self) -> int:
+        """What one session remembers."""
+        return sum(tensor.nbytes for tensor in self._slot_tensors(0).values())
+
     def stages(self) -> dict[str, Callable[[], object]]:
         """Of a frame of slot 0, each to be measured alone; after `allocate`."""
         space, memory = self._world.config.action_space, self._memory

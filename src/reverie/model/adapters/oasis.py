@@ -13,10 +13,8 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -157,18 +155,32 @@ def load_oasis(
     Raises ReverieError that names the file and its first tensor that is missing, unknown or of
     another shape.
     """
-    seen, moved = _read(autoencoder), _read(denoiser)
-    pixels, width = _shape(autoencoder, seen, "predictor.weight", 2)
-    _, channels = _shape(autoencoder, seen, "post_quant_conv.weight", 2)
-    patch = math.isqrt(pixels // 3)
-    grid = (size[0] // patch, size[1] // patch)
-    depth = (_depth(seen, "encoder"), _depth(seen, "decoder"))
-    pictures = OasisAutoencoder(grid, width, depth, max(1, width // HEAD_WIDTH), channels, patch)
-    width, channels, patch, _ = _shape(denoiser, moved, "x_embedder.proj.weight", 4)
-    blocks = _depth(moved, "blocks")
-    network = OasisDenoiser(OasisShape(grid, width, blocks, HEAD_WIDTH, channels, patch))
-    _fill(network, _same_names(moved, blocks), denoiser)
-    _fill(pictures, seen, autoencoder)
+    of_pictures, of_denoiser = _read(autoencoder), _read(denoiser)
+    pixels, width = _shape(autoencoder, of_pictures, "predictor.weight", 2)
+    _, channels = _shape(autoencoder, of_pictures, "post_quant_conv.weight", 2)
+    side = math.isqrt(pixels // 3)
+    inner_width, inner_channels, patch, _ = _shape(
+        denoiser, of_denoiser, "x_embedder.proj.weight", 4
+    )
+    for file, name, value in ((autoencoder, "width", width), (denoiser, "width", inner_width)):
+        if not value or value % HEAD_WIDTH:
+            raise ReverieError(f"{file}: {name} is {value}; expected a multiple of {HEAD_WIDTH}")
+    if not side or 3 * side**2 != pixels or not patch or any(s % (side * patch) for s in size):
+        raise ReverieError(
+            f"{autoencoder} draws patches of {pixels} numbers, {denoiser} joins {patch} x {patch}: "
+            f"pictures of {size[1]} x {size[0]} pixels cannot be made of them"
+        )
+    grid = (size[0] // side, size[1] // side)
+    depth = (
+        _depth(autoencoder, of_pictures, "encoder"),
+        _depth(autoencoder, of_pictures, "decoder"),
+    )
+    pictures = OasisAutoencoder(grid, width, depth, width // HEAD_WIDTH, channels, side)
+    blocks = _depth(denoiser, of_denoiser, "blocks")
+    shape = OasisShape(grid, inner_width, blocks, HEAD_WIDTH, inner_channels, patch)
+    network = OasisDenoiser(shape)
+    _fill(network, _same_names(of_denoiser, blocks), denoiser)
+    _fill(pictures, of_pictures, autoencoder)
     return network, pictures
 
 
@@ -177,12 +189,13 @@ def _read(file: Path) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         weights = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
+    except Exception as error:  # whatever broken bytes may lead to
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise ReverieError(
             f"{file} is damaged or cut short ({reason}); download it again"
         ) from None
-    if not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not all(isinstance(weight, Tensor) for weight in weights.values()):
         raise ReverieError(f"{file} holds no weights by name; expected a published checkpoint")
     return weights
 
@@ -196,9 +209,14 @@ def _shape(file: Path, weights: Mapping[str, Tensor], name: str, sides: int) -> 
     return shape
 
 
-def _depth(weights: Mapping[str, Tensor], stack: str) -> int:
+def _depth(file: Path, weights: Mapping[str, Tensor], stack: str) -> int:
+    """Layers of a stack, numbered from 0 without a gap."""
     found = (re.match(rf"{stack}\.(\d+)\.", name) for name in weights)
-    return 1 + max((int(match[1]) for match in found if match), default=-1)
+    numbers = sorted({int(match[1]) for match in found if match})
+    if not numbers or numbers != list(range(len(numbers))):
+        missing = next(i for i in range(len(numbers) + 1) if i not in numbers)
+        raise ReverieError(f"{file} has no {stack}.{missing}; expected {stack}.0 and so on")
+    return len(numbers)
 
 
 def _same_names(weights: Mapping[str, Tensor], blocks: int) -> dict[str, Tensor]:
