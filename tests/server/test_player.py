@@ -71,7 +71,7 @@ def shift(before: Pixels, after: Pixels) -> int:
 def test_hello_comes_first_and_says_all_that_a_page_needs(url: str):
     with player(url) as client:
         client.until_state("playing")
-    assert client.hello["protocol"] == 1
+    assert client.hello["protocol"] == protocol.PROTOCOL_VERSION
     assert (client.hello["world"], client.hello["width"], client.hello["fps"]) == (
         "landscape",
         160,
