@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from reverie.core import ReverieError
 from reverie.server.protocol import MAX_KEYS
+from reverie.world import OWN_FORMAT
 
 if TYPE_CHECKING:
     from reverie.engine import Engine
-    from reverie.world import OWN_FORMAT, World
+    from reverie.world import World
 
 
 class HostState(Enum):
