@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_KEYS = 32
+"""Of a world that is played through the page: held keys are bits of a number on the way."""
+
 Pixels = NDArray[np.uint8]
 """One picture, uint8 [h, w, 3], RGB."""
 

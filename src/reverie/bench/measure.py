@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from reverie.engine.machine import processor_name
 
 RAPL = Path("/sys/class/powercap")
 MICROJOULES = 1e6
@@ -41,13 +42,8 @@ def machine_name(device: str = "cpu") -> str:
         import torch
 
         return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].partition(":")[2].strip() if lines else name
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{name}, {cores} cores"
+    return f"{processor_name()}, {cores} cores"
 
 
 class EnergyMeter:

@@ -11,8 +11,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from reverie.core import ReverieError
-from reverie.server.protocol import MAX_KEYS
+from reverie.core import MAX_KEYS, ReverieError
 from reverie.world import OWN_FORMAT
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from reverie.core import Action, ActionSpace, Frame, ReverieError
 PROTOCOL_VERSION = 2
 MAX_MESSAGE_BYTES = 4096
 MAX_PICTURE_BYTES = 256 * 1024
-MAX_KEYS = 32
 MAX_TURN_DEGREES = 3600.0
 COMMANDS = ("pause", "prompt", "restart", "resume", "start", "steps")
 

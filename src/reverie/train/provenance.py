@@ -5,7 +5,6 @@ exported.
 
 from __future__ import annotations
 
-import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from reverie.data.episode import SPLITS, Dataset
+from reverie.engine.machine import processor_name
 from reverie.train import parallel
 
 if TYPE_CHECKING:
@@ -88,12 +88,7 @@ def _hardware() -> str:
     processes = parallel.num_processes()
     if torch.cuda.is_available():
         return f"{processes} x {torch.cuda.get_device_name()}"
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].partition(":")[2].strip() if lines else name
-    return f"{name}, {processes} x {torch.get_num_threads()} threads"
+    return f"{processor_name()}, {processes} x {torch.get_num_threads()} threads"
 
 
 def _revision() -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reverie.core import ActionSpace, ReverieError
+from reverie.core import MAX_KEYS, ActionSpace, ReverieError
 from reverie.data.episode import Dataset
 from reverie.data.render import FRAMES_FOLDER, Rendered, led_into, open_simulator, play_back, render
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
@@ -38,8 +38,6 @@ DISTILLED = "distilled"
 """The folder of a distilled denoiser, beside those of the stages."""
 VIEW_DEG = 79.0
 """How wide a first-person picture is; Meadow's 74 degrees, whose edges move faster."""
-MAX_KEYS = 32
-"""Held keys are 32 bits on the way from the page."""
 
 
 @dataclass(frozen=True)
