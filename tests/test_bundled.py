@@ -8,7 +8,8 @@ import pytest
 from reverie import world as worlds
 from reverie.core import Action
 from reverie.engine.runtime import Batch, Runtime
-from reverie.engine.runtimes.onnx import OnnxRuntime
+from reverie.engine.runtimes.cpu import CpuRuntime
+from reverie.engine.runtimes.onnx import OnnxGraphs
 from reverie.engine.runtimes.torch import TorchRuntime
 from reverie.world import World
 
@@ -25,7 +26,7 @@ def meadow() -> World:
 
 @pytest.fixture(scope="module")
 def runtime(meadow: World) -> Runtime:
-    runtime = OnnxRuntime(meadow)
+    runtime = CpuRuntime(meadow, OnnxGraphs)
     runtime.allocate(2)
     return runtime
 

@@ -347,7 +347,7 @@ def test_evaluate_fails_where_a_threshold_is_missed(
     arguments = ("evaluate", "meadow", "--data", "d", "--out", "o", "--steps", "2")
     given = run(capsys, *arguments, "--json")
     assert (given[0], json.loads(given[1])) == (code, report)
-    assert calls[0][1] == {"num_steps": 2, "effort": FULL}
+    assert calls[0][1] == {"num_steps": 2, "runtime": None, "effort": FULL}
     assert "turns_obeyed" in run(capsys, *arguments)[1]
     run(capsys, *arguments, "--quick")
     assert calls[-1][1]["effort"] == QUICK

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reverie.bench.command import bench
+from reverie.bench.command import RuntimeName, bench
 from reverie.core import ReverieError
 
 if TYPE_CHECKING:
@@ -414,6 +414,7 @@ def evaluate(
     quick: Annotated[
         bool, typer.Option("--quick", help="In two minutes: is it alive? Not how good it is.")
     ] = False,
+    runtime: RuntimeName = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a world against episodes it never saw; exit code 3 if it misses a threshold of its
@@ -425,7 +426,8 @@ def evaluate(
 
     found = worlds.load(world)
     _expect_steps(found.config.denoising_steps, steps)
-    report = measure(found, data, out, num_steps=steps, effort=QUICK if quick else FULL)
+    effort = QUICK if quick else FULL
+    report = measure(found, data, out, num_steps=steps, runtime=runtime, effort=effort)
     figures = [f"{k:<24} {v}" for k, v in report.items() if not isinstance(v, list)]
     names = [f"{k:<24} {', '.join(report[k]) or 'none'}" for k in ("missed", "not_measured")]
     _report(report, "\n".join(figures + names), as_json)

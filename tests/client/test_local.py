@@ -199,7 +199,7 @@ def test_actions_the_world_does_not_know(session: LocalSession) -> None:
 
 
 def test_an_unknown_runtime(tiny_path: Path) -> None:
-    with pytest.raises(ReverieError, match="no runtime 'abacus'; expected one of onnx, torch"):
+    with pytest.raises(ReverieError, match="no runtime 'abacus'; expected one of openvino, onnx"):
         replace(load(tiny_path), runtime="abacus").start()
 
 

@@ -79,9 +79,9 @@ def test_slot_arrays_copy_a_session_and_only_it() -> None:
 
 
 def test_memory_is_what_the_shape_says() -> None:
-    pool = CachePool(3, SHAPE)
-    assert SHAPE.slot_bytes == 2 * 2 * (2 * 6 * 2) * 4
-    assert pool.num_bytes == sum(array.nbytes for array in (*pool.k, *pool.v))
+    for cache_type, size in ((np.float32, 4), (np.uint16, 2)):
+        arrays = CachePool(3, SHAPE, cache_type).slot_arrays(1).values()
+        assert sum(array.nbytes for array in arrays) == 2 * 2 * (2 * 6 * 2) * size
 
 
 def test_no_slots_is_refused() -> None:

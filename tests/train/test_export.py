@@ -11,7 +11,8 @@ import torch
 from reverie import world as worlds
 from reverie.core import Action, ActionSpace, ReverieError
 from reverie.engine.runtime import Batch, Runtime
-from reverie.engine.runtimes.onnx import OnnxRuntime
+from reverie.engine.runtimes.cpu import CpuRuntime
+from reverie.engine.runtimes.onnx import OnnxGraphs
 from reverie.engine.runtimes.torch import TorchRuntime
 from reverie.model.autoencoder import Autoencoder
 from reverie.model.denoiser import Denoiser, DenoiserConfig
@@ -43,7 +44,7 @@ def play(runtime: Runtime, num_steps: int, slot: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize("num_steps", [1, 4])
 def test_onnx_and_pytorch_draw_the_same_frames(world: World, num_steps: int) -> None:
-    runtimes: list[Runtime] = [OnnxRuntime(world), TorchRuntime(world, "cpu")]
+    runtimes: list[Runtime] = [CpuRuntime(world, OnnxGraphs), TorchRuntime(world, "cpu")]
     for runtime in runtimes:
         runtime.allocate(2)
     fast, slow = (play(runtime, num_steps).astype(int) for runtime in runtimes)

@@ -12,6 +12,10 @@ from reverie.core import ReverieError
 if TYPE_CHECKING:
     from reverie.bench.report import Report
 
+RuntimeName = Annotated[
+    str | None, typer.Option(help="openvino, onnx or torch; the first that can if not given.")
+]
+
 KINDS = ("step", "sessions", "offline", "oasis")
 
 
@@ -28,7 +32,7 @@ def bench(
     world: Annotated[
         str, typer.Option(help="A bundled name, a folder, or hf://user/world.")
     ] = "meadow",
-    runtime: Annotated[str | None, typer.Option(help="onnx or torch.")] = None,
+    runtime: RuntimeName = None,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps per frame; the world's fewest.", min=1)
     ] = None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,34 +67,28 @@ class CacheShape:
     def slot(self) -> tuple[int, int, int]:
         return (self.num_heads, self.context * self.num_tokens, self.head_width)
 
-    @property
-    def slot_bytes(self) -> int:
-        """Of one session: keys and values of all layers."""
-        return 2 * self.num_layers * int(np.prod(self.slot)) * 4
-
 
 class CachePool:
-    """Keys and values of `num_slots` sessions, float32, in memory that is allocated here, once.
+    """Keys and values of `num_slots` sessions, in memory that is allocated here, once.
 
+    cache_type: of their numbers, as the library reads them that runs the networks.
     `k[i]` and `v[i]` are the whole arrays of cached layer i, [num_slots, heads, context * n, dh].
     """
 
-    def __init__(self, num_slots: int, shape: CacheShape) -> None:
-        self.num_slots, self.shape = num_slots, shape
+    def __init__(
+        self, num_slots: int, shape: CacheShape, cache_type: type[np.generic] = np.float32
+    ) -> None:
+        self.num_slots, self.shape, self.cache_type = num_slots, shape, cache_type
         layers = range(shape.num_layers)
-        self.k = [np.zeros((num_slots, *shape.slot), np.float32) for _ in layers]
-        self.v = [np.zeros((num_slots, *shape.slot), np.float32) for _ in layers]
-
-    @property
-    def num_bytes(self) -> int:
-        return self.num_slots * self.shape.slot_bytes
+        self.k = [np.zeros((num_slots, *shape.slot), cache_type) for _ in layers]
+        self.v = [np.zeros((num_slots, *shape.slot), cache_type) for _ in layers]
 
     def write(
         self,
         slot: int,
         frame_index: int,
-        new_k: Sequence[NDArray[np.float32]],
-        new_v: Sequence[NDArray[np.float32]],
+        new_k: Sequence[NDArray[Any]],
+        new_v: Sequence[NDArray[Any]],
     ) -> None:
         """Remember one frame: for every cached layer its entries, [heads, n, dh], in place."""
         n = self.shape.num_tokens
@@ -101,7 +96,7 @@ class CachePool:
         for cache, new in zip((*self.k, *self.v), (*new_k, *new_v), strict=True):
             cache[slot, :, first : first + n] = new
 
-    def slot_arrays(self, slot: int) -> dict[str, NDArray[np.float32]]:
+    def slot_arrays(self, slot: int) -> dict[str, NDArray[Any]]:
         """Everything of one slot by name, as views: reading copies it out, writing restores it."""
         names = {f"cache_k.{i}": k[slot] for i, k in enumerate(self.k)}
         return names | {f"cache_v.{i}": v[slot] for i, v in enumerate(self.v)}

@@ -27,7 +27,7 @@ from reverie.data.environment import code_hash
 from reverie.data.episode import Dataset, replace_text
 from reverie.data.parallel import map_as_done, progress_bar
 from reverie.data.render import FRAMES_FOLDER, Rendered, open_simulator, render
-from reverie.engine.runtimes.onnx import OnnxRuntime
+from reverie.engine.runtimes import load_runtime, pick_runtime
 from reverie.model.weights import load_networks
 from reverie.train import long_play, measures, motion, players
 from reverie.train import probe as probes
@@ -75,6 +75,7 @@ def evaluate(
     out: Path,
     *,
     num_steps: int = 1,
+    runtime: str | None = None,
     effort: Effort = FULL,
     processes: int | None = None,
 ) -> dict[str, Any]:
@@ -83,7 +84,8 @@ def evaluate(
     where an evaluation that was cut has stopped.
 
     report["missed"]: thresholds of the world's card (without any: of a release) that it misses.
-    processes: None for one per core. Raises ReverieError on a data set of other pictures.
+    runtime: as in `load_runtime`. processes: None for one per core. Raises ReverieError on a data
+    set of other pictures.
     """
     thresholds = read_thresholds(world.card, LABELS) or RELEASE
     dataset = Dataset.load(data)
@@ -106,10 +108,12 @@ def evaluate(
         "probe": probe.name if probe else None,
         "measures": _source_digest(measures, long_play, motion, players, sys.modules[__name__]),
         "effort": asdict(effort),
+        "runtime": pick_runtime(world, runtime),
         "denoising_steps": num_steps,
     }
     notes = Notes(out / f"observed_{num_steps}.jsonl", settings)
-    judging = (world.path, data, probe, num_steps, effort, out, simulator is not None)
+    play = (settings["runtime"], num_steps)
+    judging = (world.path, data, probe, play, effort, out, simulator is not None)
     judge = Judge(*judging)
     try:
         units = [unit for unit in judge.units() if unit not in notes]
@@ -118,7 +122,8 @@ def evaluate(
             for unit, records in map_as_done(_open_judge, judging, units, processes):
                 notes.add(unit, records)
                 advance(judge.num_frames(unit))
-        report = {"world": world.config.name, "denoising_steps": num_steps}
+        report = {key: settings[key] for key in ("denoising_steps", "runtime")}
+        report["world"] = world.config.name
         report |= judge.figures(notes.records)
     finally:
         judge.close()
@@ -205,17 +210,18 @@ class Judge:
         path: Path,
         data: Path,
         probe: Path | None,
-        num_steps: int,
+        play: tuple[str, int],
         effort: Effort,
         out: Path,
         simulated: bool,
     ) -> None:
+        name, num_steps = play
         self.effort, self.out, self.num_steps = effort, out, num_steps
         world = worlds.load(path)
         config = world.config
         dataset = Dataset.load(data)
         test = Rendered.load(data / FRAMES_FOLDER / "test")
-        runtime = OnnxRuntime(world, num_threads=1)
+        runtime = load_runtime(world, name, num_threads=1)
         runtime.allocate(SIDE_BY_SIDE)
         self.replay = Replay(dataset) if simulated else None
         self.setting = Setting(

@@ -102,6 +102,7 @@ def write_page(
         summary = f"Misses {len(report['missed'])} of {len(judged)} thresholds."
     if unknown := [LABELS.get(name, name) for name in thresholds if name not in report]:
         summary += f" Not measured: {', '.join(unknown)}."
+    summary += f" Played by the runtime {report['runtime']}."
     wishes = [name for name in report if name.startswith("prompts_") and name not in LABELS]
     labels = {**LABELS, **{name: name.replace("_", " ") for name in wishes}}
     columns = [report, *others]

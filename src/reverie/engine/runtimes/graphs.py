@@ -1,4 +1,4 @@
-"""The three graphs of a world in ONNX Runtime, checked against the world's config.
+"""The three graphs of a world, checked against its config, and what a library for them offers.
 
 denoiser.onnx takes, for b sessions and n tokens of c channels each,
     noisy [b, n, c], signal [b], step_size [b], action [b, A], phase_cos and phase_sin [b, p],
@@ -10,15 +10,24 @@ encoder.onnx turns frames uint8 [b, h, w, 3] into latents [b, n, c], decoder.onn
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import onnxruntime
+import numpy as np
+from numpy.typing import NDArray
 
 from reverie.core import ReverieError
 from reverie.engine.cache_pool import CacheShape
 from reverie.world import World
+
+GRAPHS = ("encoder", "decoder", "denoiser")
+
+Arrays = dict[str, NDArray[Any]]
+Shapes = dict[str, dict[str, list[Any]]]
+"""Of every graph, of its inputs and outputs by name; a size that is left open is no number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,48 +42,56 @@ class GraphShape:
     cache: CacheShape
 
 
-@dataclass(frozen=True, slots=True)
-class Graphs:
-    """The loaded graphs. `run` and `run_with_iobinding` may be called from several threads."""
+class Graphs(Protocol):
+    """The graphs of a world in some library, one session at a time (b is 1).
 
-    encoder: Any
-    decoder: Any
-    denoiser: Any
+    name: of the library. cache_type: of the numbers in `cache_` and `new_`; all others are float32.
+    """
+
+    name: str
+    cache_type: type[np.generic]
+    shapes: Shapes
+
+    def __init__(self, world: World, num_threads: int, num_beside: int) -> None:
+        """Passes on `num_threads` threads each, of which `num_beside` may run at the same time,
+        called from as many threads. Raises ReverieError if a graph cannot be run.
+        """
+        ...
+
+    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Latents [1, n, c] of a frame, uint8 [1, h, w, 3]."""
+        ...
+
+    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """The other way round."""
+        ...
+
+    def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+        """A pass of the denoiser that reads and writes these arrays where they lie."""
+        ...
 
 
-def load_graphs(world: World, num_threads: int, allow_spinning: bool) -> Graphs:
-    """All graphs, each pass on `num_threads` threads. Raises ReverieError if one cannot be run."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # it warns about what it leaves unoptimised
-    spinning = "1" if allow_spinning else "0"
-    options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
-    names = ("encoder", "decoder", "denoiser")
-    return Graphs(*(_load_graph(world.path / f"{name}.onnx", options) for name in names))
-
-
-def _load_graph(file: Path, options: Any) -> Any:
+@contextmanager
+def cannot_run(file: Path) -> Iterator[None]:
+    """Whatever a library says against a graph, in one line."""
     try:
-        return onnxruntime.InferenceSession(
-            str(file), sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime has many kinds and no common one
+        yield
+    except Exception as error:  # libraries have many kinds and no common one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ReverieError(f"{file} cannot be run: {reason}") from None
 
 
-def check_graphs(world: World, graphs: Graphs) -> GraphShape:
+def check_graphs(world: World, shapes: Shapes) -> GraphShape:
     """The sizes in the graphs. Raises ReverieError where they and the config differ."""
     config = world.config
-    inputs = {item.name: item.shape for item in graphs.denoiser.get_inputs()}
+    inputs, encoder, decoder = shapes["denoiser"], shapes["encoder"], shapes["decoder"]
     num_layers = sum(name.startswith("cache_k.") for name in inputs)
     try:
         _, n, num_channels = inputs["noisy"]
         (_, action_width), (_, num_phases) = inputs["action"], inputs["phase_cos"]
         _, num_heads, past, head_width = inputs["cache_k.0"]
-        encoded = graphs.encoder.get_inputs()[0].shape, graphs.encoder.get_outputs()[0].shape
-        decoded = graphs.decoder.get_inputs()[0].shape, graphs.decoder.get_outputs()[0].shape
+        encoded, decoded = encoder["frames"], decoder["frames"]
+        latents = encoder["latents"], decoder["latents"]
     except (KeyError, ValueError, IndexError):
         raise ReverieError(
             f"{world.path / 'denoiser.onnx'} has inputs {sorted(inputs)}; expected noisy, action, "
@@ -91,15 +108,14 @@ def check_graphs(world: World, graphs: Graphs) -> GraphShape:
             f"{world.path}: config.json has denoiser.camera_column {column}, which is not where "
             "its action space has the camera: export the world again"
         )
-    latents = [n, num_channels]
     expected = [
         ("action width", [action_width], [config.action_space.told_width]),
         ("rotary phases", [num_phases], [len(row) for row in config.denoiser["frequencies"][:1]]),
         ("cache entries", [past], [config.context * n]),
-        ("encoder frames", encoded[0][1:], list(config.frame_shape)),
-        ("encoder latents", encoded[1][1:], latents),
-        ("decoder latents", decoded[0][1:], latents),
-        ("decoder frames", decoded[1][1:], list(config.frame_shape)),
+        ("encoder frames", encoded[1:], list(config.frame_shape)),
+        ("encoder latents", latents[0][1:], [n, num_channels]),
+        ("decoder latents", latents[1][1:], [n, num_channels]),
+        ("decoder frames", decoded[1:], list(config.frame_shape)),
     ]
     for what, found, wanted in expected:
         if not _agree(found, wanted):
