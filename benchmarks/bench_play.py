@@ -144,9 +144,11 @@ def running(command: list[str]) -> Iterator[psutil.Popen]:
     try:
         yield process
     finally:
-        process.terminate()
         try:
+            process.terminate()
             process.wait(10)
+        except psutil.NoSuchProcess:
+            pass  # it ended by itself
         except psutil.TimeoutExpired:
             process.kill()
 

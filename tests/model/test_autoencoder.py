@@ -66,6 +66,7 @@ def test_normalise_is_idempotent() -> None:
         ({"width": 100}, "not a multiple of 16"),
         ({"widths": (8, 16)}, "three at least"),
         ({"decoder_blocks": (1, 1)}, "decoder_blocks"),
+        ({"widths": (32, 64, 128, 192)}, "each to divide four times the one before"),
     ],
 )
 def test_a_config_that_cannot_work_is_named(settings: dict, says: str) -> None:

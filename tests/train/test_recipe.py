@@ -12,11 +12,15 @@ import torch
 from reverie.core import ReverieError
 from reverie.data.record import record
 from reverie.envs.meadow.sim import MEADOW_ACTIONS, PROMPTED_ACTIONS
+from reverie.model.adapters.shortcut import ShortcutModel
+from reverie.model.autoencoder import Autoencoder
+from reverie.model.denoiser import Denoiser, DenoiserConfig
+from reverie.model.sampler import Sampler
 from reverie.model.weights import load_networks
 from reverie.train.autoencoder import load_autoencoder
 from reverie.train.denoiser import load_denoiser
 from reverie.train.export import write_random_world
-from reverie.train.recipe import train_stage
+from reverie.train.recipe import SIZES, train_stage
 from reverie.train.run import RunConfig, load_checkpoint
 from reverie.world import World
 
@@ -43,6 +47,27 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """One that takes Meadow's actions and no prompts."""
     random = write_random_world(tmp_path_factory.mktemp("world"))
     return replace(random, config=replace(random.config, action_space=MEADOW_ACTIONS))
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_size_plays_a_frame(name: str) -> None:
+    size = SIZES[name]
+    pictures = Autoencoder(size.autoencoder)
+    frame = torch.zeros((1, 3, size.autoencoder.height, size.autoencoder.width))
+    latents = pictures.encode(frame)
+    assert pictures.decode(latents).shape == frame.shape
+    network = Denoiser(
+        DenoiserConfig(
+            size.autoencoder.grid,
+            size.autoencoder.channels,
+            PROMPTED_ACTIONS.told_width,
+            **size.denoiser,
+        )
+    )
+    sampler = Sampler(ShortcutModel(network, 0.9), 1)
+    assert sampler.sample(
+        [0], latents, torch.zeros(1, PROMPTED_ACTIONS.told_width), [0], 1
+    ).shape == (latents.shape)
 
 
 def test_a_world_learns_prompts_from_where_it_is(

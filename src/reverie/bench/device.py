@@ -19,6 +19,11 @@ class Measurable(Runtime, Protocol):
     def device(self) -> str: ...
 
     @property
+    def precision(self) -> str:
+        """That networks multiply in, by PyTorch's name."""
+        ...
+
+    @property
     def num_threads(self) -> int: ...
 
     @property

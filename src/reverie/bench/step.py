@@ -43,6 +43,7 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
     figures: dict[str, Any] = {
         "world": world.config.name,
         "device": device.device,
+        "precision": device.precision,
         "threads": device.num_threads,
         "denoising_steps": num_steps,
         **{f"{name.replace(' ', '_')}_ms": round(ms, 3) for name, ms in median.items()},
@@ -61,7 +62,8 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
     read_ms = device.slot_bytes / ceilings["copy_gbs"] / 1e6
     notes = (
         f"GFLOP of a frame: {parts}; commit counted as a whole pass. {device.num_threads} threads "
-        f"multiply {ceilings['gemm_gflops']:.0f} GFLOP/s here (float32, {GEMM_SIDE} a side) and "
+        f"multiply {ceilings['gemm_gflops']:.0f} GFLOP/s here ({device.precision}, {GEMM_SIDE} a "
+        "side) and "
         f"copy {ceilings['copy_gbs']:.1f} GB/s: reading the cache once, {read_ms:.2f} ms.",
         f"Networks (denoise x {num_steps}, commit, decode): {networks_ms:.2f} ms, "
         f"{networks_ms / floor_ms:.2f} times the floor. A copy is part of the commit.",
@@ -101,11 +103,11 @@ def count_gflops(world: World, num_steps: int) -> dict[str, float]:
 
 
 def _ceilings(device: Measurable) -> dict[str, float]:
-    """What the device can do at best: matrix products in float32, and copies."""
+    """What the device can do at best: matrix products in its precision, and copies."""
     import torch
 
     kind = torch.device(device.device)
-    a, b = torch.rand(2, GEMM_SIDE, GEMM_SIDE, device=kind)
+    a, b = torch.rand(2, GEMM_SIDE, GEMM_SIDE, device=kind, dtype=getattr(torch, device.precision))
     source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=kind)
     target = torch.empty_like(source)
 

@@ -9,6 +9,7 @@ only: convolutions fuse with their activation in ONNX Runtime, which is most of 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +23,9 @@ class AutoencoderConfig:
     """width, height: picture, multiples of the stride. channels: of one latent token.
 
     widths: feature maps at 1/2, 1/4, 1/8, ... of the picture; the last is the size of the latent
-    grid (four widths: stride 16, five: 32). encoder_blocks, decoder_blocks: residual blocks at each
-    of these sizes; the encoder works from 1/4 on.
+    grid (four widths: stride 16, five: 32). Each divides four times the one before, so that whole
+    channels are averaged on the way down and copied on the way up. encoder_blocks, decoder_blocks:
+    residual blocks at each of these sizes; the encoder works from 1/4 on.
     """
 
     width: int = 160
@@ -41,6 +43,11 @@ class AutoencoderConfig:
                     f"autoencoder: {name} is {getattr(self, name)}; expected as many entries as "
                     f"widths ({len(self.widths)}), three at least"
                 )
+        if any(4 * outer % inner for outer, inner in itertools.pairwise(self.widths)):
+            raise ValueError(
+                f"autoencoder: widths are {self.widths}; expected each to divide four times the "
+                "one before"
+            )
         if self.width % self.stride or self.height % self.stride:
             raise ValueError(
                 f"picture {self.width}x{self.height} is not a multiple of {self.stride}"

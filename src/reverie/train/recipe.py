@@ -55,7 +55,7 @@ SIZES: Mapping[str, Size] = {
     ),
     "small": Size(AutoencoderConfig(), {"context": 16, "width": 192, "depth": 8}),
     "large": Size(
-        AutoencoderConfig(320, 192, 64, (32, 64, 128, 256, 384), (0, 1, 2, 2, 2), (1, 1, 2, 2, 3)),
+        AutoencoderConfig(320, 192, 64, (32, 64, 128, 256, 512), (0, 1, 2, 2, 2), (1, 1, 2, 2, 3)),
         {"context": 24, "width": 384, "depth": 8},
     ),
 }

@@ -239,6 +239,11 @@ class CpuRuntime:
         return "cpu"
 
     @property
+    def precision(self) -> str:
+        """That networks multiply in."""
+        return "float32" if self._memory.cache_type == np.float32 else "bfloat16"
+
+    @property
     def num_threads(self) -> int:
         """That work at the same time."""
         return self._num_threads

@@ -191,6 +191,11 @@ class TorchRuntime:
         return self._device.type
 
     @property
+    def precision(self) -> str:
+        """That networks multiply in."""
+        return "float32"
+
+    @property
     def num_threads(self) -> int:
         """That work at the same time, on a CPU."""
         return torch.get_num_threads()
