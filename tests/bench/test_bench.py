@@ -51,7 +51,7 @@ def test_a_frame_is_its_stages(
     # What remembering costs is one pass, without the layers after the last keys at most.
     assert 0 < figures["commit_gflop"] <= figures["denoise_gflop"]
     gflop = sum(figures[f"{part}_gflop"] for part in ("denoise", "commit", "decode"))
-    assert figures["floor_ms"] == pytest.approx(gflop / figures["gemm_gflops"] * 1000, abs=0.01)
+    assert figures["floor_ms"] == pytest.approx(gflop / figures["gflops"] * 1000, abs=0.01)
 
 
 def test_the_curve_over_sessions(world_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,8 @@ from reverie.world import World
 
 NUM_TIMED = 100
 GEMM_SIDE = 1024
+CONVOLVED = (256, 48, 80)
+"""Channels, rows and columns."""
 COPIED_BYTES = 64 * 2**20
 
 
@@ -38,7 +40,7 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
     timed = {name: times_ms(work, NUM_TIMED, 3) for name, work in stages.items()}
     median = {name: statistics.median(times) for name, times in timed.items()}
     gflops, ceilings = count_gflops(world, num_steps), _ceilings(device)
-    floor_ms = sum(gflops.values()) / ceilings["gemm_gflops"] * 1000
+    floor_ms = sum(gflops.values()) / ceilings["gflops"] * 1000
     networks_ms = num_steps * median["denoise"] + median["commit"] + median["decode"]
     figures: dict[str, Any] = {
         "world": world.config.name,
@@ -62,8 +64,8 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
     read_ms = device.slot_bytes / ceilings["copy_gbs"] / 1e6
     notes = (
         f"GFLOP of a frame: {parts}; commit counted as a whole pass. {device.num_threads} threads "
-        f"multiply {ceilings['gemm_gflops']:.0f} GFLOP/s here ({device.precision}, {GEMM_SIDE} a "
-        "side) and "
+        f"multiply {ceilings['gflops']:.0f} GFLOP/s here ({device.precision}, large matrices "
+        "or convolutions, whichever is faster) and "
         f"copy {ceilings['copy_gbs']:.1f} GB/s: reading the cache once, {read_ms:.2f} ms.",
         f"Networks (denoise x {num_steps}, commit, decode): {networks_ms:.2f} ms, "
         f"{networks_ms / floor_ms:.2f} times the floor. A copy is part of the commit.",
@@ -103,11 +105,13 @@ def count_gflops(world: World, num_steps: int) -> dict[str, float]:
 
 
 def _ceilings(device: Measurable) -> dict[str, float]:
-    """What the device can do at best: matrix products in its precision, and copies."""
+    """What the device can do at best: products in its precision, and copies."""
     import torch
 
     kind = torch.device(device.device)
-    a, b = torch.rand(2, GEMM_SIDE, GEMM_SIDE, device=kind, dtype=getattr(torch, device.precision))
+    numbers = partial(torch.rand, device=kind, dtype=getattr(torch, device.precision))
+    a, b = numbers(2, GEMM_SIDE, GEMM_SIDE)
+    picture, weights = numbers(1, *CONVOLVED), numbers(CONVOLVED[0], CONVOLVED[0], 3, 3)
     source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device=kind)
     target = torch.empty_like(source)
 
@@ -119,13 +123,20 @@ def _ceilings(device: Measurable) -> dict[str, float]:
 
         return min(times_ms(finished, 10, 2))
 
+    def convolve() -> object:
+        return torch.nn.functional.conv2d(picture, weights, padding=1)
+
     threads = torch.get_num_threads()
     torch.set_num_threads(device.num_threads)
     try:
-        gemm_ms, copy_ms = best_ms(lambda: a @ b), best_ms(lambda: target.copy_(source))
+        gflops = max(
+            2 * GEMM_SIDE**3 / best_ms(lambda: a @ b) / 1e6,
+            2 * weights.numel() * picture[0, 0].numel() / best_ms(convolve) / 1e6,
+        )
+        copy_ms = best_ms(lambda: target.copy_(source))
     finally:
         torch.set_num_threads(threads)
     return {
-        "gemm_gflops": round(2 * GEMM_SIDE**3 / gemm_ms / 1e6, 1),
+        "gflops": round(gflops, 1),
         "copy_gbs": round(COPIED_BYTES / copy_ms / 1e6, 2),
     }

@@ -130,6 +130,13 @@ def test_a_slot_forgets_its_last_session(ready: Ready, tiny_world: World) -> Non
     np.testing.assert_array_equal(play(runtime, 5), expected)
 
 
+def test_frames_that_may_only_be_read(ready: Ready, tiny_world: World) -> None:
+    clip = tiny_world.find_start()
+    frames = clip.frames.copy()
+    frames.setflags(write=False)
+    ready(tiny_world, 1).prefill(0, frames, clip.actions, 7)
+
+
 def test_a_clip_in_parts_is_the_same_clip(ready: Ready, tiny_world: World) -> None:
     whole, parts = ready(tiny_world), ready(tiny_world)
     begin(whole)

@@ -70,7 +70,7 @@ class OpenVinoGraphs:
         if request is None:
             request = graph.create_infer_request()
             setattr(self._own, key, request)
-        request.set_tensor(given, _tensor(np.ascontiguousarray(array)))
+        request.set_tensor(given, _tensor(np.require(array, requirements=("C", "W"))))
         request.infer()
         return request.get_tensor(wanted).data.copy()
 
