@@ -84,13 +84,19 @@ class Pictures(Protocol):
 class Sampler:
     """Plays sessions of a model, several at a time. Sessions that are played together must remember
     equally many frames; the first frame of each has an index that is a multiple of `context`.
+
+    `draw` and `remember` are the same for sessions that remember `context` frames, on tensors of
+    the model's device alone: nothing in them waits for it, so they can be recorded and played back.
+    dtype: of the rings.
     """
 
-    def __init__(self, model: CausalModel, num_sessions: int) -> None:
+    def __init__(
+        self, model: CausalModel, num_sessions: int, dtype: torch.dtype = torch.float32
+    ) -> None:
         self.model = model
         self.rings = {
             name: torch.zeros(
-                (num_sessions, *lead, model.context * rows, width), device=model.device
+                (num_sessions, *lead, model.context * rows, width), dtype=dtype, device=model.device
             )
             for name, (*lead, rows, width) in model.entries.items()
         }
@@ -98,6 +104,7 @@ class Sampler:
         shape = (num_sessions, model.state_width)
         self.state = torch.zeros(shape, dtype=torch.float64, device=model.device)
         self.num_frames = [0] * num_sessions
+        self._all = torch.arange(num_sessions, device=model.device)
 
     def forget(self, session: int) -> None:
         """The next frame committed to this session is its first."""
@@ -114,7 +121,8 @@ class Sampler:
         num_steps: int,
     ) -> Tensor:
         """The next latents of these sessions, [b, *latent_shape], from as much noise."""
-        return self.model.draw(noise, told, self._past(sessions, frame_indices), num_steps)
+        past = self._past(*self._tensors(sessions, frame_indices), self._num_frames(sessions))
+        return self.model.draw(noise, told, past, num_steps)
 
     @torch.no_grad()
     def commit(
@@ -126,31 +134,67 @@ class Sampler:
         frame_indices: Sequence[int],
     ) -> None:
         """Remember a frame of each of these sessions."""
-        past = self._past(sessions, frame_indices)
-        left = self.model.remember(latents, noise, told, past)
-        for row, (session, frame_index) in enumerate(zip(sessions, frame_indices, strict=True)):
+        num_frames = self._num_frames(sessions)
+        for session, frame_index in zip(sessions, frame_indices, strict=True):
             place = frame_index % self.model.context
-            if place > self.num_frames[session]:
+            if place > num_frames:
                 raise ValueError(
                     f"first frame has index {frame_index}; expected a multiple of "
                     f"{self.model.context}"
                 )
-            self.num_frames[session] = max(self.num_frames[session], place + 1)
-            for name, ring in self.rings.items():
-                rows = self.model.entries[name][-2]
-                ring[session, ..., place * rows : (place + 1) * rows, :] = left[name][row]
-        self.state[list(sessions)] = self.model.advance(past.state, told)
+            self.num_frames[session] = max(num_frames, place + 1)
+        self._remember(*self._tensors(sessions, frame_indices), latents, noise, told, num_frames)
 
-    def _past(self, sessions: Sequence[int], frame_indices: Sequence[int]) -> Past:
-        counts = {self.num_frames[session] for session in sessions}
-        if len(counts) > 1:
-            raise ValueError(f"sessions remember {sorted(counts)} frames; prefill them all first")
-        num_frames = counts.pop()
-        rows = list(sessions)
-        whole = rows == list(range(len(self.num_frames)))
+    @torch.no_grad()
+    def draw(
+        self, sessions: Tensor, noise: Tensor, told: Tensor, indices: Tensor, num_steps: int
+    ) -> Tensor:
+        """As `sample`. sessions, indices: int64 [b]."""
+        past = self._past(sessions, indices, self.model.context)
+        return self.model.draw(noise, told, past, num_steps)
+
+    @torch.no_grad()
+    def remember(
+        self, sessions: Tensor, latents: Tensor, noise: Tensor, told: Tensor, indices: Tensor
+    ) -> None:
+        """As `commit`. sessions, indices: int64 [b]."""
+        self._remember(sessions, indices, latents, noise, told, self.model.context)
+
+    def _remember(
+        self,
+        sessions: Tensor,
+        indices: Tensor,
+        latents: Tensor,
+        noise: Tensor,
+        told: Tensor,
+        num_frames: int,
+    ) -> None:
+        past = self._past(sessions, indices, num_frames)
+        left = self.model.remember(latents, noise, told, past)
+        places = indices % self.model.context
+        for name, ring in self.rings.items():
+            frames = ring.unflatten(-2, (self.model.context, -1)).movedim(-3, 1)
+            frames[sessions, places] = left[name].type_as(ring)
+        self.state[sessions] = self.model.advance(past.state, told)
+
+    def _past(self, sessions: Tensor, indices: Tensor, num_frames: int) -> Past:
         entries = {}
         for name, ring in self.rings.items():
             filled = ring[..., : num_frames * self.model.entries[name][-2], :]
-            entries[name] = filled if whole else filled[rows]
-        indices = torch.tensor(list(frame_indices), dtype=torch.float64, device=self.model.device)
-        return Past(entries, num_frames, indices, self.state[rows])
+            # All of them, in order, are read where they lie.
+            entries[name] = filled if sessions is self._all else filled[sessions]
+        return Past(entries, num_frames, indices.double(), self.state[sessions])
+
+    def _num_frames(self, sessions: Sequence[int]) -> int:
+        counts = {self.num_frames[session] for session in sessions}
+        if len(counts) > 1:
+            raise ValueError(f"sessions remember {sorted(counts)} frames; prefill them all first")
+        return counts.pop()
+
+    def _tensors(
+        self, sessions: Sequence[int], frame_indices: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        indices = torch.tensor(list(frame_indices), device=self.model.device)
+        if list(sessions) == list(range(len(self.num_frames))):
+            return self._all, indices
+        return torch.tensor(list(sessions), device=self.model.device), indices

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from reverie.core import ReverieError
 from reverie.formats import FORMATS, OASIS_ACTIONS
@@ -34,11 +35,21 @@ def load_model(world: World, device: torch.device) -> tuple[CausalModel, Picture
             )
         files = FORMATS["oasis"].files(world.path)
         denoiser, autoencoder = load_oasis(files[0], files[1], config.frame_shape[:2])
-        denoiser, autoencoder = denoiser.to(device), autoencoder.to(device)
+        for network in (denoiser, autoencoder):
+            _move(network, device)
         return OasisModel(denoiser, config.context + 1, exact_window), autoencoder
     autoencoder, denoiser = load_networks(world)
-    model = ShortcutModel(denoiser.to(device), world.config.context_signal)
-    return model, autoencoder.to(device)
+    for network in (denoiser, autoencoder):
+        _move(network, device)
+    return ShortcutModel(denoiser, world.config.context_signal), autoencoder
+
+
+def _move(network: nn.Module, device: torch.device) -> None:
+    """To a device; on a GPU, what is multiplied is bfloat16 from now on."""
+    network.to(device)
+    for part in network.modules() if device.type == "cuda" else ():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            part.to(torch.bfloat16)
 
 
 def load_networks(world: World) -> tuple[Autoencoder, Denoiser]:

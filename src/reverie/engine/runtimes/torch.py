@@ -1,7 +1,11 @@
-"""Worlds of every format in PyTorch: ours, from the same weights as the ONNX runtime and held
-against it, and those of others, through their adapters.
+"""Worlds of every format in PyTorch, on a GPU where there is one. Ours play from the same weights as
+in the CPU runtime and are held against it, those of others through adapters. Needs `torch`.
 
-Where a GPU is used when there is one. Needs `torch`.
+All that a frame needs lies at fixed addresses: rings, what is drawn but not remembered yet, and for
+every size of batch (powers of two, filled up with a slot that nobody plays) what goes in and comes
+out. On a GPU a step and a commit of each size are recorded once and then only played back (CUDA
+graphs), in bfloat16: sessions come and go without recording anew, and one session's frames do not
+depend on who fills the rest of its batch.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,24 +24,76 @@ from torch import Tensor
 
 from reverie.core import ReverieError
 from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, check_clip, noise
+from reverie.engine.runtimes.device_noise import device_noise
 from reverie.engine.snapshot import pack, unpack
 from reverie.model.autoencoder import to_frames, to_pixels
 from reverie.model.sampler import CausalModel, Pictures, Sampler
 from reverie.model.weights import load_model
 from reverie.world import World
 
-SNAPSHOT_KIND = "torch slot"
 NUM_TIMED = 3
+MAX_CPU_BATCH = 4
+REMEMBER = 0
+"""In place of a number of denoising steps: a commit."""
 
 
 @dataclass(slots=True)
-class _Pending:
-    """A frame that was drawn but is not in the cache yet."""
+class _Owed:
+    """What the host knows of a frame that was drawn but is not in the cache yet."""
 
-    latents: Tensor
-    told: Tensor
     frame_index: int
     seed: int
+    told: NDArray[np.float32]
+
+
+class _Desk:
+    """What goes into a batch of `size` sessions and comes out, at fixed addresses; on a GPU, copied
+    from and to pinned memory of the host.
+    """
+
+    def __init__(
+        self, size: int, told_width: int, frame_shape: tuple[int, ...], device: torch.device
+    ) -> None:
+        self.size, self._is_cuda = size, device.type == "cuda"
+        self._numbers = torch.zeros((3, size), dtype=torch.int64, pin_memory=self._is_cuda)
+        self._told = torch.zeros((size, told_width), pin_memory=self._is_cuda)
+        self._frames = torch.zeros(
+            (size, *frame_shape), dtype=torch.uint8, pin_memory=self._is_cuda
+        )
+        self.numbers, self.told = self._numbers.to(device), self._told.to(device)
+        self.frames = self._frames.to(device)
+        self._copied = torch.cuda.Event() if self._is_cuda else None
+        self.slots, self.seeds, self.indices = self.numbers
+
+    def fill(
+        self,
+        slots: Sequence[int],
+        seeds: Sequence[int],
+        indices: Sequence[int],
+        told: NDArray[np.float32] | None,
+        nobody: int,
+    ) -> None:
+        """nobody: the slot of what the batch does not fill."""
+        if self._copied:
+            self._copied.synchronize()  # of the last batch, long ago
+        b = len(slots)
+        numbers = self._numbers.numpy()
+        numbers[:, b:] = ((nobody,), (0,), (0,))
+        numbers[0, :b], numbers[2, :b] = slots, indices
+        numbers[1, :b] = np.array(seeds, np.uint64).view(np.int64)
+        if told is not None:
+            self._told[:b] = torch.from_numpy(told)
+        self.numbers.copy_(self._numbers, non_blocking=True)
+        self.told.copy_(self._told, non_blocking=True)
+        if self._copied:
+            self._copied.record()
+
+    def read(self, count: int) -> NDArray[np.uint8]:
+        """The pictures, when they are there."""
+        self._frames.copy_(self.frames, non_blocking=True)
+        if self._is_cuda:
+            torch.cuda.current_stream().synchronize()
+        return self._frames[:count].numpy().copy()
 
 
 class TorchRuntime:
@@ -52,10 +109,14 @@ class TorchRuntime:
     ) -> None:
         self._world = world
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._is_cuda = self._device.type == "cuda"
         self._model, self._pictures = model or load_model(world, self._device)
         self._sampler: Sampler | None = None
-        self._pending: list[_Pending | None] = []
-        self._pitch_deg = torch.zeros(0, dtype=torch.float64)
+        self._desks: dict[tuple[bool, int], _Desk] = {}
+        self._recorded: dict[tuple[int, int], Any] = {}
+        self._owed: list[_Owed | None] = []
+        self._latents, self._told = torch.zeros(0), torch.zeros(0)  # of every slot's owed frame
+        self._pitch_deg = np.zeros(0)
         self._cost_table: dict[tuple[int, int], float] = {}
 
     @property
@@ -64,15 +125,27 @@ class TorchRuntime:
 
     @property
     def num_slots(self) -> int:
-        return len(self._pending)
+        return len(self._owed)
 
     def allocate(self, num_slots: int) -> None:
-        """Fixed memory for that many sessions. Once only."""
+        """Fixed memory for that many sessions and one that nobody plays. Once only."""
         if self._sampler is not None:
             raise RuntimeError(f"{self.num_slots} slots are allocated already")
-        self._sampler = Sampler(self._model, num_slots)
-        self._pending = [None] * num_slots
-        self._pitch_deg = torch.zeros(num_slots, dtype=torch.float64)
+        config, count = self._world.config, num_slots + 1
+        dtype = torch.bfloat16 if self._is_cuda else torch.float32
+        self._sampler = Sampler(self._model, count, dtype)
+        self._owed.extend([None] * num_slots)
+        self._pitch_deg = np.zeros(num_slots)
+        told_width = config.action_space.told_width
+        self._latents = torch.zeros((count, *self._model.latent_shape), device=self._device)
+        self._told = torch.zeros((count, told_width), device=self._device)
+        for size in _sizes(num_slots):
+            for keeps in (False, True):
+                desk = _Desk(size, told_width, config.frame_shape, self._device)
+                desk.fill((), (), (), None, num_slots)
+                self._desks[keeps, size] = desk
+            for num_steps in (*config.denoising_steps, REMEMBER) if self._is_cuda else ():
+                self._recorded[num_steps, size] = self._record(num_steps, size)
 
     @torch.no_grad()
     def prefill(
@@ -93,96 +166,92 @@ class TorchRuntime:
             self._pitch_deg[slot] = pitch_deg
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(frames)).to(self._device))
         latents = None
+        self._owed[slot] = None
         for i, picture in enumerate(pixels):
-            # A start out of one picture stands still: encode it once.
-            if latents is None or not np.array_equal(frames[i], frames[i - 1]):
-                latents = self._pictures.encode(picture[None])[0]
-            told = self._tell(slot, actions[i])
-            self._pending[slot] = _Pending(latents, told, first + i, seed)
-            self.commit([slot])
+            told, index = self._tell(slot, actions[i]), first + i
+            with self._precision():
+                # A start out of one picture stands still: encode it once.
+                if latents is None or not np.array_equal(frames[i], frames[i - 1]):
+                    latents = self._pictures.encode(picture[None]).float()
+                drawn = self._draw_noise(self._tensor([seed]), self._tensor([index]), COMMIT_STREAM)
+                self._memory.commit([slot], latents, drawn, self._tensor(told[None]), [index])
+            self._look(slot, told)
 
     @torch.no_grad()
     def step(self, batch: Batch) -> NDArray[np.uint8]:
         """See `Runtime.step`."""
         self.commit(batch.slots)
-        drawn = self._noise(batch.seeds, batch.frame_indices, SAMPLE_STREAM)
-        drawn = drawn * self._world.config.noise_scale
         pairs = zip(batch.slots, batch.actions, strict=True)
-        told = torch.stack([self._tell(slot, action) for slot, action in pairs])
-        latents = self._memory.sample(
-            batch.slots, drawn, told, batch.frame_indices, batch.num_steps
-        )
-        for i, slot in enumerate(batch.slots):
-            index, seed = batch.frame_indices[i], batch.seeds[i]
-            self._pending[slot] = _Pending(latents[i], told[i], index, seed)
-        return to_frames(self._pictures.decode(latents)).cpu().numpy()
+        told = np.stack([self._tell(slot, action) for slot, action in pairs])
+        desk = self._desk(False, len(batch.slots))
+        desk.fill(batch.slots, batch.seeds, batch.frame_indices, told, self.num_slots)
+        self._run(batch.num_steps, desk)
+        rows = zip(batch.slots, batch.frame_indices, batch.seeds, told, strict=True)
+        for slot, index, seed, row in rows:
+            self._owed[slot] = _Owed(index, seed, row)
+        return desk.read(len(batch.slots))
 
+    @torch.no_grad()
     def commit(self, slots: Sequence[int]) -> None:
         """See `Runtime.commit`."""
-        found = [(slot, self._pending[slot]) for slot in slots]
-        owed = [(slot, frame) for slot, frame in found if frame is not None]
+        owed = {slot: frame for slot in slots if (frame := self._owed[slot]) is not None}
         if not owed:
             return
-        frames = [frame for _, frame in owed]
-        indices = [frame.frame_index for frame in frames]
-        self._memory.commit(
-            [slot for slot, _ in owed],
-            torch.stack([frame.latents for frame in frames]),
-            self._noise([frame.seed for frame in frames], indices, COMMIT_STREAM),
-            torch.stack([frame.told for frame in frames]),
-            indices,
-        )
-        space = self._world.config.action_space
-        for slot, frame in owed if space.camera_limit else []:
-            self._pitch_deg[slot] = float(frame.told[-1]) * space.camera_limit
-        for slot, _ in owed:
-            self._pending[slot] = None
+        desk, frames = self._desk(True, len(owed)), owed.values()
+        seeds, indices = [f.seed for f in frames], [f.frame_index for f in frames]
+        desk.fill(list(owed), seeds, indices, None, self.num_slots)
+        self._run(REMEMBER, desk)
+        for slot, frame in owed.items():
+            self._look(slot, frame.told)
+            self._owed[slot] = None
 
     def snapshot(self, slot: int) -> bytes:
         """See `Runtime.snapshot`."""
-        arrays = {name: part.cpu().numpy() for name, part in self._slot_tensors(slot).items()}
+        arrays = {name: _array(part) for name, part in self._slot_tensors(slot).items()}
+        arrays["pitch_deg"] = self._pitch_deg[slot : slot + 1]
         values: dict[str, int | float | str] = {}
-        pending = self._pending[slot]
-        if pending is not None:
-            arrays |= {"latents": pending.latents.cpu().numpy()}
-            arrays |= {"told": pending.told.cpu().numpy()}
-            values = {"frame_index": pending.frame_index, "seed": pending.seed}
-        return pack(SNAPSHOT_KIND, self._world.fingerprint, arrays, values)
+        owed = self._owed[slot]
+        if owed is not None:
+            arrays |= {"latents": _array(self._latents[slot]), "told": owed.told}
+            values = {"frame_index": owed.frame_index, "seed": owed.seed}
+        return pack(self._snapshot_kind, self._world.fingerprint, arrays, values)
 
     def restore(self, slot: int, snapshot: bytes) -> None:
         """See `Runtime.restore`."""
-        arrays, values = unpack(SNAPSHOT_KIND, self._world.fingerprint, snapshot)
+        arrays, values = unpack(self._snapshot_kind, self._world.fingerprint, snapshot)
         memory = self._slot_tensors(slot)
         for name, place in memory.items():
             if name not in arrays or arrays[name].shape != tuple(place.shape):
                 raise ReverieError(f"the saved session has no {name} of shape {tuple(place.shape)}")
         for name, place in memory.items():
-            place.copy_(self._tensor(arrays[name]))
+            place.copy_(torch.from_numpy(arrays[name]).view(place.dtype))
+        self._pitch_deg[slot] = arrays["pitch_deg"][0]
         self._memory.num_frames[slot] = self._world.config.context
-        self._pending[slot] = None
+        self._owed[slot] = None
         if "frame_index" in values:
-            latents, told = self._tensor(arrays["latents"]), self._tensor(arrays["told"])
-            self._pending[slot] = _Pending(latents, told, **values)  # pyright: ignore[reportArgumentType]
+            self._latents[slot] = self._tensor(arrays["latents"])
+            self._told[slot] = self._tensor(arrays["told"])
+            self._owed[slot] = _Owed(values["frame_index"], values["seed"], arrays["told"])
 
     def cost_table(self) -> CostTable:
-        """Medians of a few whole steps of one to four sessions."""
-        if not self._cost_table:
-            config = self._world.config
-            blank = np.zeros((config.context, *config.frame_shape), np.uint8)
-            idle = np.zeros((config.context, config.action_space.width), np.float32)
-            for slot in range(min(self.num_slots, 4)):
-                self.prefill(slot, blank, idle, 0)
-            for b in range(1, min(self.num_slots, 4) + 1):
-                actions = np.zeros((b, config.action_space.width), np.float32)
-                slots = tuple(range(b))
-                for num_steps in config.denoising_steps:
-                    batch = Batch(slots, actions, (0,) * b, (0,) * b, num_steps)
-                    steps, commits = [], []
-                    for _ in range(NUM_TIMED):
-                        steps.append(_elapsed_ms(lambda: self.step(batch)))  # noqa: B023
-                        commits.append(_elapsed_ms(lambda: self.commit(slots)))  # noqa: B023
+        """Medians of a few whole steps of every size of batch, and what its commit takes."""
+        config = self._world.config
+        smaller = 0
+        for size in () if self._cost_table else _sizes(self.num_slots):
+            if size > MAX_CPU_BATCH and not self._is_cuda:
+                break
+            slots = tuple(range(size))
+            actions = np.zeros((size, config.action_space.width), np.float32)
+            for num_steps in config.denoising_steps:
+                batch = Batch(slots, actions, (0,) * size, (0,) * size, num_steps)
+                steps, commits = [], []
+                for _ in range(NUM_TIMED):
+                    steps.append(self._elapsed_ms(lambda: self.step(batch)))  # noqa: B023
+                    commits.append(self._elapsed_ms(lambda: self.commit(slots)))  # noqa: B023
+                for b in range(smaller + 1, size + 1):
                     self._cost_table[b, num_steps] = statistics.median(steps)
                     self._cost_table[b, 0] = statistics.median(commits)
+            smaller = size
         return self._cost_table
 
     @property
@@ -193,7 +262,7 @@ class TorchRuntime:
     @property
     def precision(self) -> str:
         """That networks multiply in."""
-        return "float32"
+        return "bfloat16" if self._is_cuda else "float32"
 
     @property
     def num_threads(self) -> int:
@@ -210,12 +279,17 @@ class TorchRuntime:
         space, memory = self._world.config.action_space, self._memory
         told = torch.zeros(1, space.told_width, device=self._device)
         latents = torch.zeros(1, *self._model.latent_shape, device=self._device)
+        slot = index = torch.zeros(1, dtype=torch.int64, device=self._device)
         works: dict[str, Callable[[], object]] = {
-            "denoise": lambda: memory.sample([0], latents, told, [0], 1),
-            "commit": lambda: memory.commit([0], latents, latents, told, [0]),
+            "denoise": lambda: memory.draw(slot, latents, told, index, 1),
+            "commit": lambda: memory.remember(slot, latents, latents, told, index),
             "decode": lambda: to_frames(self._pictures.decode(latents)).cpu(),
         }
-        return {name: lambda work=work: _elapsed_ms(work) for name, work in works.items()}
+        return {name: lambda work=work: self._elapsed_ms(work) for name, work in works.items()}
+
+    @property
+    def _snapshot_kind(self) -> str:
+        return "torch slot" if self._device.type == "cpu" else f"torch {self._device.type} slot"
 
     @property
     def _memory(self) -> Sampler:
@@ -228,28 +302,91 @@ class TorchRuntime:
         return {
             **{name: ring[slot] for name, ring in memory.rings.items()},
             "state": memory.state[slot],
-            "pitch_deg": self._pitch_deg[slot : slot + 1],
         }
 
-    def _tell(self, slot: int, action: NDArray[np.float32]) -> Tensor:
+    def _desk(self, keeps: bool, count: int) -> _Desk:
+        """The smallest that holds a batch of this size. Commits have their own: nobody waits for
+        them, so theirs may still be read when the next step is written.
+        """
+        return self._desks[keeps, next(s for s in _sizes(self.num_slots) if s >= count)]
+
+    def _run(self, num_steps: int, desk: _Desk) -> None:
+        """Draw the frames of a batch, or remember them."""
+        recorded = self._recorded.get((num_steps, desk.size))
+        if recorded is None:
+            self._work(num_steps, desk)
+        else:
+            recorded.replay()
+
+    def _work(self, num_steps: int, desk: _Desk) -> None:
+        slots, indices = desk.slots, desk.indices
+        with self._precision():
+            if num_steps == REMEMBER:
+                drawn = self._draw_noise(desk.seeds, indices, COMMIT_STREAM)
+                given = (self._latents[slots], drawn, self._told[slots], indices)
+                self._memory.remember(slots, *given)
+                return
+            drawn = self._draw_noise(desk.seeds, indices, SAMPLE_STREAM)
+            start = drawn * self._world.config.noise_scale
+            latents = self._memory.draw(slots, start, desk.told, indices, num_steps).float()
+            desk.frames.copy_(to_frames(self._pictures.decode(latents).float()))
+        self._latents[slots], self._told[slots] = latents, desk.told
+
+    def _record(self, num_steps: int, size: int) -> Any:
+        """The work of a batch as a CUDA graph. Recorded on the slot that nobody plays."""
+        desk = self._desks[num_steps == REMEMBER, size]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), torch.no_grad():
+            for _ in range(2):  # libraries choose and allocate in their first calls
+                self._work(num_steps, desk)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.no_grad(), torch.cuda.graph(graph):
+            self._work(num_steps, desk)
+        return graph
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        # Without its cache: what it casts while a graph is recorded would be gone in the next one.
+        return torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._is_cuda, cache_enabled=False
+        )
+
+    def _tell(self, slot: int, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the denoiser is told of a slot's next frame, [told_width]."""
         space = self._world.config.action_space
-        told = space.tell(action, space.pitch_after(self._pitch_deg[slot].item(), action))
-        return torch.from_numpy(told).to(self._device)
+        return space.tell(action, space.pitch_after(float(self._pitch_deg[slot]), action))
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self._device)
+    def _look(self, slot: int, told: NDArray[np.float32]) -> None:
+        """Where a slot's camera looks after a frame."""
+        if limit := self._world.config.action_space.camera_limit:
+            self._pitch_deg[slot] = float(told[-1]) * limit
 
-    def _noise(self, seeds: Sequence[int], frame_indices: Sequence[int], stream: int) -> Tensor:
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.from_numpy(np.array(values)).to(self._device)
+
+    def _draw_noise(self, seeds: Tensor, indices: Tensor, stream: int) -> Tensor:
+        """[b, *latent_shape]. On a CPU that of every other runtime for CPUs."""
         shape = self._model.latent_shape
-        pairs = zip(seeds, frame_indices, strict=True)
-        drawn = np.stack([noise(seed, index, stream, shape) for seed, index in pairs])
-        return torch.from_numpy(drawn).to(self._device)
+        if self._is_cuda:
+            return device_noise(seeds, indices, stream, shape)
+        pairs = zip(seeds.numpy().view(np.uint64).tolist(), indices.tolist(), strict=True)
+        return torch.from_numpy(np.stack([noise(*pair, stream, shape) for pair in pairs]))
+
+    def _elapsed_ms(self, run: Callable[[], object]) -> float:
+        started_s = time.perf_counter()
+        run()
+        if self._is_cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started_s) * 1000
 
 
-def _elapsed_ms(run: Any) -> float:
-    started_s = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return (time.perf_counter() - started_s) * 1000
+def _sizes(num_slots: int) -> list[int]:
+    """Of batches: powers of two, and all slots together."""
+    return sorted({*(2**i for i in range(num_slots.bit_length())), num_slots} - {0})
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    """Numpy has no bfloat16: its bits."""
+    tensor = tensor.cpu()
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
