@@ -1,4 +1,4 @@
-"""Noise that is drawn where it is used: Philox4x32-10 (Salmon et al., SC 2011) in tensor arithmetic.
+"""Noise that is drawn where it is used: Philox4x32-10 (Salmon et al., SC 2011) on tensors.
 
 Like `engine.runtime.noise` a pure function of (seed, frame index, stream), though with other
 numbers, and without a copy from the host or a wait for it.

@@ -1,5 +1,7 @@
-"""Worlds of every format in PyTorch, on a GPU where there is one. Ours play from the same weights as
-in the CPU runtime and are held against it, those of others through adapters. Needs `torch`.
+"""Worlds of every format in PyTorch, on a GPU where there is one. Needs `torch`.
+
+Ours play from the same weights as in the CPU runtime and are held against it, those of others
+through adapters.
 
 All that a frame needs lies at fixed addresses: rings, what is drawn but not remembered yet, and for
 every size of batch (powers of two, filled up with a slot that nobody plays) what goes in and comes
