@@ -33,7 +33,7 @@ def arena(
     for (east, up, south), block in (blocks or {}).items():
         meadow.cells[cell_index(MIDDLE + east, FLOOR + 1 + up, MIDDLE + south)] = block
     light.fill_skip(meadow.cells, meadow._skip)
-    light.fill_light(meadow.cells, meadow._skip, meadow._light, meadow._sky.sun)
+    light.fill_light(meadow.cells, meadow._skip, meadow._light, meadow._new.sky.sun)
     meadow.place_player((MIDDLE + 0.5, FLOOR + 1.0, MIDDLE + 0.5), yaw, pitch)
     return meadow
 

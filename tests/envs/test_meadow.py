@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from reverie.core import Action
 from reverie.envs.meadow import MEADOW_ACTIONS, Conditions, Meadow, physics
 from reverie.envs.meadow import blocks as b
+from reverie.envs.meadow.appearance import FADE_TICKS
 from tests.envs.arena import FLOOR, MIDDLE, act, arena, at, changed_cells
 
 AHEAD = (0, 1, -2)  # the cell two blocks north at the height of the eye: aimed at with pitch 0
@@ -334,11 +335,40 @@ def test_conditions_change_the_picture_and_nothing_else():
         Conditions(season="autumn"), Conditions(season="spring"),
     ):  # fmt: skip
         meadow.set_conditions(conditions)
+        act(meadow, ticks=FADE_TICKS)
         seen.add(meadow.render().tobytes())
     assert len(seen) == 10
     np.testing.assert_array_equal(cells, meadow.cells)
     meadow.set_conditions(Conditions())
+    act(meadow, ticks=FADE_TICKS)
     np.testing.assert_array_equal(meadow.render(), Meadow(3, 80, 48).render())
+
+
+def test_conditions_fade_into_each_other():
+    meadow, target = Meadow(3, 80, 48), Conditions("dusk", "snow", "autumn", "desert")
+    before = meadow.render().astype(int)
+    pictures = [before]
+    meadow.set_conditions(target)
+    for tick in range(FADE_TICKS):
+        act(meadow)
+        if tick == 9:  # another wish half way begins from what is shown
+            half_way = meadow.clone()
+            half_way.set_conditions(Conditions())
+            act(half_way)
+        pictures.append(meadow.render().astype(int))
+    np.testing.assert_array_equal(meadow.render(), arrived(target, FADE_TICKS).render())
+    whole = np.abs(pictures[-1] - before).mean()
+    steps = [np.abs(b - a).mean() for a, b in itertools.pairwise(pictures)]
+    assert whole > 20
+    assert max(steps) < 0.3 * whole
+    assert np.abs(half_way.render() - pictures[10]).mean() < 0.3 * whole
+
+
+def arrived(conditions, tick):
+    """The same meadow where it has always been like that."""
+    meadow = Meadow(3, 80, 48, conditions)
+    act(meadow, ticks=tick)
+    return meadow
 
 
 def test_unknown_conditions_name_the_known_ones():

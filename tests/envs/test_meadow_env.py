@@ -7,6 +7,7 @@ from gymnasium.utils.env_checker import check_env
 
 import reverie.envs  # noqa: F401 (registers the environment)
 from reverie.core import Action
+from reverie.envs.meadow.appearance import FADE_TICKS
 from reverie.envs.meadow.env import MeadowEnv
 
 
@@ -79,10 +80,10 @@ def test_prompts_change_the_picture_and_keep_the_terrain():
     for name, values in env.controls.attributes.items():
         for value in values[1:]:
             action = env.controls.encode(Action(attributes={name: value}))
-            frame, *_, info = env.step(action)
+            frame, *_, info = [env.step(action) for _ in range(FADE_TICKS)][-1]
             assert info[name] == value
             assert np.abs(frame.astype(int) - before).mean() > 2, value
-    after = env.step(env.controls.encode(Action()))[0]
+    after = [env.step(env.controls.encode(Action()))[0] for _ in range(FADE_TICKS)][-1]
     np.testing.assert_array_equal(after, before)
     np.testing.assert_array_equal(env.meadow.cells, cells)
 

@@ -26,7 +26,7 @@ def test_light_after_edits_is_the_light_of_a_world_baked_anew(time_of_day):
     baked = np.zeros_like(meadow._light)
     skip = np.empty(8 * NUM_CELLS, np.uint8)
     light.fill_skip(meadow.cells, skip)
-    light.fill_light(meadow.cells, skip, baked, meadow._sky.sun)
+    light.fill_light(meadow.cells, skip, baked, meadow._new.sky.sun)
     np.testing.assert_array_equal(meadow._light[:, 1:], baked[:, 1:])
     # Sun is only kept where it is looked up: in cells that touch something.
     touching = np.stack([skip.reshape(8, -1)]).min((0, 1)) < 2

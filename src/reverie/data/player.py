@@ -28,9 +28,9 @@ TRAIL = 70
 BLOCKED_MOVE = 0.02
 """Blocks per frame: who moves less while walking is held up by something."""
 
-OFTEN, SELDOM, OFTEN_SHARE = 1 / 10, 1 / 120, 0.4
-"""Wishes per frame, and the share of episodes in which they come often: a network hears a wish in
-the one frame that it changes, all others tell it by their past.
+OFTEN, SELDOM, OFTEN_SHARE = 1 / 40, 1 / 120, 0.5
+"""Wishes per frame, and the share of episodes in which they come often: a network hears a wish while
+it comes true, before and after that the past tells it what to draw.
 """
 
 

@@ -118,21 +118,24 @@ def _is_edge(picture, keys, row, column):
 
 
 @kernel
-def finish(picture, weather, tick, out):
-    """Weather in front of the world, then 8 bits. weather: 0 nothing, 1 rain, 2 snow."""
+def finish(picture, rain, snow, tick, out):
+    """Weather in front of the world, then 8 bits. rain, snow: how much falls, 0 to 1."""
     height, width, _ = picture.shape
-    if weather:
-        for drop in range(170 if weather == 1 else 120):
+    for kind in range(2):
+        amount = snow if kind else rain
+        if amount == 0.0:
+            continue
+        for drop in range(120 if kind else 170):
             x0 = hash01(drop, 1, 0, 9)
-            fall = hash01(drop, 2, 0, 9) + tick * (0.13 if weather == 1 else 0.03) * (
+            fall = hash01(drop, 2, 0, 9) + tick * (0.03 if kind else 0.13) * (
                 0.7 + 0.6 * hash01(drop, 3, 0, 9)
             )
-            column = int(x0 * width + (0 if weather == 1 else 3 * ((tick // 4 + drop) % 2))) % width
+            column = int(x0 * width + (3 * ((tick // 4 + drop) % 2) if kind else 0)) % width
             row = int((fall % 1.0) * height)
-            length = height // 14 if weather == 1 else max(1, height // 96)
+            length = max(1, height // 96) if kind else height // 14
             for r in range(row, min(row + length, height)):
                 for channel in range(3):
-                    gain = 0.16 if weather == 1 else 0.7
+                    gain = amount * (0.7 if kind else 0.16)
                     picture[r, column, channel] += (0.9 - picture[r, column, channel]) * gain
     for row in range(height):
         for column in range(width):

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from reverie.core import ActionSpace, Pixels, ReverieError
 from reverie.envs.meadow import blocks as b
 from reverie.envs.meadow import light, physics, render, terrain, textures
-from reverie.envs.meadow.conditions import ATTRIBUTES, Conditions, make_sky
+from reverie.envs.meadow.appearance import FADE_TICKS, Appearance, appearance, fade
+from reverie.envs.meadow.conditions import ATTRIBUTES, Conditions
 from reverie.envs.meadow.grid import HEIGHT, MASK, NUM_CELLS, SIZE, cell_index, hash01
 from reverie.envs.meadow.rays import SOLID_RAY, trace
 from reverie.envs.meadow.sky import cloud_map
@@ -95,6 +96,7 @@ class Meadow:
         self._use_wait = 0
         self._picture = np.empty((height, width, 3), np.float32)
         self._keys = np.empty((height, width), np.int64)
+        self._changed = -FADE_TICKS
         self.set_conditions(conditions or Conditions(), _first=True)
         self.state = np.zeros(physics.NUM_STATE)
         if position is None:
@@ -131,17 +133,39 @@ class Meadow:
         self._take_aim()
 
     def set_conditions(self, conditions: Conditions, _first: bool = False) -> None:
-        """Change sky and season from the next picture on."""
-        old = None if _first else self.conditions
+        """Change sky and season from the next picture on, within `FADE_TICKS`."""
+        if not _first:
+            self._old, self._old_sun = self._shown()[0], self._sun_now()
+            self._changed = self.tick
         self.conditions = conditions
-        self._sky = make_sky(conditions)
-        self._textures = textures.build(conditions.season, conditions.biome)
+        sun = None if _first else self._new.sky.sun
+        self._new = appearance(conditions)
         self._scale = max(1, round(self.width / 160))
         self._icons = render.hotbar_icons(textures.build(conditions.season, "mixed"), self._scale)
-        if old is None:
-            light.fill_light(self.cells, self._skip, self._light, self._sky.sun)
-        elif old.time_of_day != conditions.time_of_day:
-            light.fill_sun(self.cells, self._skip, self._light, self._sky.sun)
+        if sun is None:
+            light.fill_light(self.cells, self._skip, self._light, self._new.sky.sun)
+        elif (sun != self._new.sky.sun).any():
+            light.fill_sun(self.cells, self._skip, self._light, self._new.sky.sun)
+
+    def _faded(self) -> float:
+        """How far the last change of conditions has come, 0 to 1."""
+        return min(1.0, (self.tick - self._changed) / FADE_TICKS)
+
+    def _sun_now(self) -> NDArray[np.uint8]:
+        """Direct sun of every cell as it is shown."""
+        new, share = self._light[:, 0], self._faded()
+        if share == 1.0:
+            return new.copy()
+        return (self._old_sun + share * (new.astype(np.float32) - self._old_sun)).astype(np.uint8)
+
+    def _shown(self) -> tuple[Appearance, NDArray[np.uint8]]:
+        """What conditions look like now, and the light of every cell."""
+        share = self._faded()
+        if share == 1.0:
+            return self._new, self._light
+        shown = self._light.copy()
+        shown[:, 0] = self._sun_now()
+        return fade(self._old, self._new, share), shown
 
     def step(self, action: NDArray[np.floating]) -> Pixels:
         """`advance`, then `render`."""
@@ -263,22 +287,22 @@ class Meadow:
     def _put(self, x: int, y: int, z: int, block: int) -> None:
         self.cells[cell_index(x, y, z)] = block
         light.edit_skip(self._skip, x, y, z, block != b.AIR)
-        light.edit_light(self.cells, self._skip, self._light, self._sky.sun, x, y, z)
+        light.edit_light(self.cells, self._skip, self._light, self._new.sky.sun, x, y, z)
 
     def render(self) -> Pixels:
         """The picture now, uint8 [h, w, 3]."""
         eye = self._eye()
         face_textures, cracks = b.FACE_TEXTURES, render.crack_map()
-        scene = (self.cells, self._skip, self._light, self._textures, face_textures, cracks)
-        air = (self._sky.sun, self._sky.values, self._clouds)
+        shown, lit = self._shown()
+        scene = (self.cells, self._skip, lit, shown.textures, face_textures, cracks)
+        air = (shown.sky.sun, shown.sky.values, self._clouds)
         optics = render.lens(self.width, self.height)
         in_water = self.block(*(int(np.floor(value)) for value in eye)) == b.WATER
         render.draw_scene(
             scene, air, self._aim, eye, self._camera(), optics, in_water, self._picture, self._keys
         )
         out = np.empty((self.height, self.width, 3), np.uint8)
-        weather = {"rain": 1, "snow": 2}.get(self.conditions.weather, 0)
-        render.finish(self._picture, weather, self.tick, out)
+        render.finish(self._picture, shown.rain, shown.snow, self.tick, out)
         render.draw_overlay(out, self._icons, self.slot - 1, self._scale)
         return out
 
