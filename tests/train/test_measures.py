@@ -375,6 +375,10 @@ def test_turns_are_judged_by_axis_side_and_size() -> None:
     assert [turned_right(r, (-4.0, 0.0)) for r in readings] == [False, True, False, False, False]
     assert [turned_right(r, (0.0, 4.0)) for r in readings] == [False, False, False, True, False]
     assert [turn_along(r, (0.0, -4.0)) for r in readings] == [0, 0, 0, -36, -12]
+    # What is read of the simulator's own turn must be more, or nothing is judged by it.
+    little = np.array([20, 0], np.float32)
+    assert turned_right(little, (4.0, 0.0))
+    assert not turned_right(little, (4.0, 0.0), measures.HALF)
 
 
 def test_figures_leave_out_what_was_not_judged() -> None:

@@ -45,6 +45,10 @@ JUMP_FRAMES = 5
 """Of a jump: those that go up."""
 QUARTER = 0.25
 """Of what the simulator does: what a world must do at least to have done it."""
+HALF = 0.5
+"""What the probe must read of the simulator's own turn to judge another: a world's readings lie
+around the simulator's, so a bound that both share would fail those that fall just below it.
+"""
 EDITS = {
     "breaks": ("break", [Action({"break"})] * HELD_FRAMES),
     "places": ("use", [Action({"use"})] * 2 + [Action()] * (HELD_FRAMES - 2)),
@@ -135,7 +139,8 @@ def flicker_figures(records: Sequence[Record]) -> Figures:
 
 def observe_turns(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
     """Turn each way from every clip; what does the probe read off? Judged where it reads the
-    simulator's own turn right: not at the end of looking up, not before a blank sky.
+    simulator's own turn right, and at least half of it: not at the end of looking up, not before a
+    blank sky or a wall without texture.
     """
     probe = setting.probe
     assert probe is not None
@@ -148,7 +153,7 @@ def observe_turns(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
             real = [read_turn(probe, *pair) for pair in zip(clips, truths, strict=True)]
         drawn = play_all(setting.player, clips, asked)
         for clip, expected, frames in zip(clips, real, drawn, strict=True):
-            record: Record = {"way": way, "judged": turned_right(expected, mouse)}
+            record: Record = {"way": way, "judged": turned_right(expected, mouse, HALF)}
             if record["judged"]:
                 turn = read_turn(probe, clip, frames)
                 record["right"] = turned_right(turn, mouse)
@@ -433,13 +438,15 @@ def turn_along(turn: NDArray[np.float32], mouse: tuple[float, float]) -> float:
     return float(turn[axis] * np.sign(mouse[axis]))
 
 
-def turned_right(turn: NDArray[np.float32], mouse: tuple[float, float]) -> bool:
-    """The camera turned along the axis that was asked for, the way that was asked, by at least a
-    quarter of it.
+def turned_right(
+    turn: NDArray[np.float32], mouse: tuple[float, float], share: float = QUARTER
+) -> bool:
+    """The camera turned along the axis that was asked for, the way that was asked, by at least this
+    share of it.
     """
     along = turn_along(turn, mouse)
     across = abs(float(turn[1 if mouse[0] else 0]))
-    return along > QUARTER * TURN_DEGREES * HELD_FRAMES and along > across
+    return along > share * TURN_DEGREES * HELD_FRAMES and along > across
 
 
 def mean_square(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
