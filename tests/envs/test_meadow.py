@@ -347,7 +347,7 @@ def test_conditions_change_the_picture_and_nothing_else():
 def test_conditions_fade_into_each_other():
     meadow, target = Meadow(3, 80, 48), Conditions("dusk", "snow", "autumn", "desert")
     before = meadow.render().astype(int)
-    pictures = [before]
+    pictures, half_way = [before], meadow
     meadow.set_conditions(target)
     for tick in range(FADE_TICKS):
         act(meadow)
