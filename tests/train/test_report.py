@@ -20,6 +20,7 @@ THRESHOLDS = {
 REPORT = {
     "world": "<meadow>",
     "denoising_steps": 1,
+    "runtime": "onnx",
     "next_frame_margin": 3.5,
     "turns_obeyed": 0.9,
     "collapsed": 0.25,
@@ -73,7 +74,13 @@ def test_other_numbers_of_steps_stand_beside(tmp_path: Path) -> None:
 def test_the_page_says_what_is_missed_and_what_was_not_measured(
     tmp_path: Path, missed: list[str], said: str
 ) -> None:
-    report = {"world": "w", "denoising_steps": 4, "turns_obeyed": 1.0, "missed": missed}
+    report = {
+        "world": "w",
+        "denoising_steps": 4,
+        "runtime": "onnx",
+        "turns_obeyed": 1.0,
+        "missed": missed,
+    }
     write_page(tmp_path / "page.html", report, THRESHOLDS, [])
     page = (tmp_path / "page.html").read_text()
     assert said in page
