@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -287,7 +288,13 @@ class TorchRuntime:
             "commit": lambda: memory.remember(slot, latents, latents, told, index),
             "decode": lambda: to_frames(self._pictures.decode(latents)).cpu(),
         }
-        return {name: lambda work=work: self._elapsed_ms(work) for name, work in works.items()}
+
+        @torch.no_grad()
+        def finished(work: Callable[[], object]) -> float:
+            with self._precision():
+                return self._elapsed_ms(work)
+
+        return {name: partial(finished, work) for name, work in works.items()}
 
     @property
     def _snapshot_kind(self) -> str:
