@@ -86,8 +86,8 @@ def bench_offline(
         "remembers, one decoding per frame; every frame answers the newest action. In PyTorch "
         f"instead: {plain_s:.4f} s a frame, ratio {clip_s / plain_s:.0f}.",
         f"Offline: PyTorch in {device.precision} too, {num_frames} frames at once, every frame "
-        f"sees all of them, {OFFLINE_STEPS} steps of {PASSES_PER_STEP} passes (guided), then all are decoded; "
-        "nothing is kept between passes. An action is answered by another clip.",
+        f"sees all of them, {OFFLINE_STEPS} steps of {PASSES_PER_STEP} passes (guided), then all "
+        "are decoded; nothing is kept between passes. An action is answered by another clip.",
     )
     command = (
         f"reverie bench offline --world {world.config.name} --steps {num_steps} --price {price:g}"
