@@ -53,7 +53,10 @@ def unpack(
             f"the session was saved in format {version}; this Reverie reads {SNAPSHOT_VERSION}"
         )
     if found != kind:
-        raise ReverieError(f"the session was saved by {found!r}; expected {kind!r}")
+        raise ReverieError(
+            f"the session was saved by {found!r}; expected {kind!r}: open it with the runtime that "
+            "saved it"
+        )
     if world != fingerprint:
         raise ReverieError(
             "the session belongs to another world, or to other weights of it "

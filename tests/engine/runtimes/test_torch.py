@@ -25,7 +25,7 @@ def begun(world: World, num_slots: int) -> TorchRuntime:
     runtime.allocate(num_slots)
     start = world.starts[0]
     for slot in range(num_slots):
-        runtime.prefill(slot, start.frames, start.actions, slot)
+        runtime.prefill(slot, start.frames, start.actions, 2**64 - 1 - slot)
     return runtime
 
 

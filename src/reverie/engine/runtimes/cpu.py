@@ -241,7 +241,7 @@ class CpuRuntime:
     @property
     def precision(self) -> str:
         """That networks multiply in."""
-        return "float32" if self._memory.cache_type == np.float32 else "bfloat16"
+        return "bfloat16" if self._has_halves else "float32"
 
     @property
     def num_threads(self) -> int:
@@ -269,8 +269,12 @@ class CpuRuntime:
         }
 
     @property
+    def _has_halves(self) -> bool:
+        return self._wide.cache_type != np.float32
+
+    @property
     def _snapshot_kind(self) -> str:
-        return f"{self._wide.name} slot"
+        return f"{self._wide.name} slot" + (" in bfloat16" if self._has_halves else "")
 
     @property
     def _memory(self) -> CachePool:

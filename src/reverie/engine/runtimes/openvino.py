@@ -70,7 +70,8 @@ class OpenVinoGraphs:
         if request is None:
             request = graph.create_infer_request()
             setattr(self._own, key, request)
-        request.set_tensor(given, _tensor(np.require(array, requirements=("C", "W"))))
+        array = np.require(array, requirements=("C", "W"))
+        request.set_tensor(given, _tensor(array))  # holds no reference to it: it must live on here
         request.infer()
         return request.get_tensor(wanted).data.copy()
 

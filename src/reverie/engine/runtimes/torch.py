@@ -100,8 +100,9 @@ class _Desk:
 
 
 class TorchRuntime:
-    """See `engine.runtime.Runtime`. device: "cpu", "cuda", or None for CUDA where there is one.
-    model: what plays the world; read from its files if not given (docs/adapters.md).
+    """See `engine.runtime.Runtime`. device: "cpu" or "cuda"; if not given, the model's, or CUDA
+    where there is one. model: what plays the world; read from its files if not given
+    (docs/adapters.md).
     """
 
     def __init__(
@@ -111,12 +112,14 @@ class TorchRuntime:
         model: tuple[CausalModel, Pictures] | None = None,
     ) -> None:
         self._world = world
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        self._device = torch.device(device or (model[0].device if model else found))
         self._is_cuda = self._device.type == "cuda"
         self._model, self._pictures = model or load_model(world, self._device)
         self._sampler: Sampler | None = None
         self._desks: dict[tuple[bool, int], _Desk] = {}
         self._recorded: dict[tuple[int, int], Any] = {}
+        self._pool: Any = None
         self._owed: list[_Owed | None] = []
         self._latents, self._told = torch.zeros(0), torch.zeros(0)  # of every slot's owed frame
         self._pitch_deg = np.zeros(0)
@@ -176,7 +179,7 @@ class TorchRuntime:
                 # A start out of one picture stands still: encode it once.
                 if latents is None or not np.array_equal(frames[i], frames[i - 1]):
                     latents = self._pictures.encode(picture[None]).float()
-                drawn = self._draw_noise(self._tensor([seed]), self._tensor([index]), COMMIT_STREAM)
+                drawn = self._draw_noise(self._seeds([seed]), self._tensor([index]), COMMIT_STREAM)
                 self._memory.commit([slot], latents, drawn, self._tensor(told[None]), [index])
             self._look(slot, told)
 
@@ -351,7 +354,9 @@ class TorchRuntime:
                 self._work(num_steps, desk)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.no_grad(), torch.cuda.graph(graph):
+        # One pool for all: none runs beside another, and what they leave lies outside of it.
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        with torch.no_grad(), torch.cuda.graph(graph, pool=self._pool):
             self._work(num_steps, desk)
         return graph
 
@@ -373,6 +378,10 @@ class TorchRuntime:
 
     def _tensor(self, values: Any) -> Tensor:
         return torch.from_numpy(np.array(values)).to(self._device)
+
+    def _seeds(self, seeds: Sequence[int]) -> Tensor:
+        """Of 64 bits, which PyTorch has with a sign only."""
+        return self._tensor(np.array(seeds, np.uint64).view(np.int64))
 
     def _draw_noise(self, seeds: Tensor, indices: Tensor, stream: int) -> Tensor:
         """[b, *latent_shape]. On a CPU that of every other runtime for CPUs."""

@@ -43,6 +43,7 @@ def fade(old: Appearance, new: Appearance, share: float) -> Appearance:
     painted = new.textures
     if old.textures is not painted:
         painted = (old.textures + share * (painted - old.textures)).astype(np.float32)
+        painted.setflags(write=False)  # as built textures are: one type for the compiled renderer
     falling = (
         (now - was) * share + was for was, now in ((old.rain, new.rain), (old.snow, new.snow))
     )

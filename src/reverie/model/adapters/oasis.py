@@ -65,6 +65,7 @@ class OasisModel:
             kept = (shape.num_heads, tokens, shape.head_width)
             self.entries = {f"{kind}.{i}": kept for i in self._layers for kind in "kv"}
         self._alphas = _alphas().to(self.device)
+        self._columns = torch.tensor(COLUMNS, device=self.device)
 
     @property
     def device(self) -> torch.device:
@@ -115,7 +116,7 @@ class OasisModel:
         before: list[tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         labels = latents.new_full((len(latents), 1), label)
-        action, index = told[:, None, COLUMNS], past.frame_indices[:, None]
+        action, index = told[:, None, self._columns], past.frame_indices[:, None]
         v, left = self.denoiser(latents[:, None], labels, action, index, before)
         return v[:, 0], left
 
@@ -137,7 +138,7 @@ class OasisModel:
         rows = torch.arange(len(order), device=self.device)[:, None]
         latents = cells[rows, order].transpose(2, 3).unflatten(3, self.latent_shape[1:])
         labels = latents.new_full(order.shape, CONTEXT_LABEL)
-        action = past.entries["told"][rows, order][..., COLUMNS]
+        action = past.entries["told"][rows, order][..., self._columns]
         _, left = self.denoiser(latents, labels, action, indices.gather(1, order))
         return left
 
