@@ -54,19 +54,7 @@ def bench_offline(
     with torch.autocast(device.device, torch.bfloat16, enabled=halves):
         clips = [_clip_s(world, num_frames, device.device) for _ in range(NUM_CLIPS)]
     clip_s = statistics.median(clips)
-    rows = [
-        (
-            f"{what}{name}",
-            f"{frame_s * scale:.{digits}f}",
-            f"{offline_s * scale:.{digits}f}",
-            f"{offline_s / frame_s:.0f}",
-        )
-        for what, scale, digits in (("seconds", 1.0, 4), ("$ per 1000", 1000 * price / 3600, 5))
-        for name, offline_s in (
-            (" a frame of a clip", clip_s / num_frames),
-            (" a frame that answers", clip_s),
-        )
-    ]
+    rows = _rows(frame_s, clip_s, num_frames, price)
     figures = {
         "world": world.config.name,
         "device": device.device,
@@ -93,6 +81,23 @@ def bench_offline(
         f"reverie bench offline --world {world.config.name} --steps {num_steps} --price {price:g}"
     )
     return Report(command, COLUMNS, rows, figures, notes, device.device)
+
+
+def _rows(frame_s: float, clip_s: float, num_frames: int, price: float) -> list[tuple[str, ...]]:
+    """Of the table: seconds and dollars, of a frame of a clip and of one that answers."""
+    return [
+        (
+            f"{what}{name}",
+            f"{frame_s * scale:.{digits}f}",
+            f"{offline_s * scale:.{digits}f}",
+            f"{offline_s / frame_s:.0f}",
+        )
+        for what, scale, digits in (("seconds", 1.0, 4), ("$ per 1000", 1000 * price / 3600, 5))
+        for name, offline_s in (
+            (" a frame of a clip", clip_s / num_frames),
+            (" a frame that answers", clip_s),
+        )
+    ]
 
 
 def _frame_s(device: Measurable, action: np.ndarray, num_steps: int) -> float:
