@@ -18,7 +18,7 @@ fi
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
 $reverie record reverie/Meadow-v0 --out "$data" --picture "$PICTURE" --length "${LENGTH:-600}" \
-    --env-kwarg prompts=true --episodes "$EPISODES" --validation "${HELD_OUT:-20}" --test "${HELD_OUT:-20}"
+    --env-kwarg prompts=true --env-kwarg 'fade_ticks=[1,1,4]' --episodes "$EPISODES" --validation "${HELD_OUT:-20}" --test "${HELD_OUT:-20}"
 "${trainer[@]}" train autoencoder --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
     --steps "$AUTOENCODER_STEPS" --batch-size "$AUTOENCODER_BATCH" --learning-rate "${AUTOENCODER_RATE:-1.5e-3}"
 "${trainer[@]}" train denoiser --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \

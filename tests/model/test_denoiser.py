@@ -173,3 +173,27 @@ def test_more_columns_are_heard_at_zero_weight_first(denoiser: Denoiser) -> None
     drawn = denoiser(latents, levels, action, latents, levels, levels, action)
     more = wider(latents, levels, told, latents, levels, levels, told)
     torch.testing.assert_close(more, drawn)
+
+
+def test_attributes_are_told_of_the_frame_that_is_drawn_alone(denoiser: Denoiser) -> None:
+    wider = hear_more(denoiser, slice(2, 5)).requires_grad_(True)
+    with torch.no_grad():
+        for weight in wider.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    latents = torch.randn(1, 3, denoiser.config.num_tokens, denoiser.config.channels)
+    levels, told = torch.full((1, 3), 0.5), torch.randn(1, 3, wider.config.action_width)
+    other = told.clone()
+    other[..., 2:5] += 1
+
+    def draw(past: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
+        return wider(latents, levels, past, latents, levels, levels, now)
+
+    torch.testing.assert_close(draw(other, told), draw(told, told))
+    assert (draw(told, other) - draw(told, told)).abs().max() > 0.01
+    rings = []
+    for acted in (told, other):
+        sampler = Sampler(ShortcutModel(wider, 0.9), 1)
+        sampler.commit([0], latents[:, 0], latents[:, 1], acted[:, 0], [0])
+        rings.append(sampler.rings)
+    torch.testing.assert_close(*rings)
+

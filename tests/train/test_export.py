@@ -37,7 +37,8 @@ def play(runtime: Runtime, num_steps: int, slot: int = 1) -> np.ndarray:
     runtime.prefill(slot, start.frames, start.actions, 7)
     frames = []
     for index in range(3 * runtime.world.config.context):
-        action = space.encode(Action({"w"} if index % 3 else (), (index % 5 - 2, 1)))
+        weather = {"weather": "rain"} if index % 4 > 1 else {}
+        action = space.encode(Action({"w"} if index % 3 else (), (index % 5 - 2, 1), 1, weather))
         frames.append(runtime.step(Batch((slot,), action[None], (7,), (index,), num_steps))[0])
     return np.stack(frames)
 

@@ -28,7 +28,7 @@ TRAIL = 70
 BLOCKED_MOVE = 0.02
 """Blocks per frame: who moves less while walking is held up by something."""
 
-OFTEN, SELDOM, OFTEN_SHARE = 1 / 40, 1 / 120, 0.5
+OFTEN, SELDOM, OFTEN_SHARE = 1 / 10, 1 / 120, 0.7
 """Wishes per frame, and the share of episodes in which they come often: a network hears a wish
 while it comes true, before and after that the past tells it what to draw.
 """
@@ -119,10 +119,13 @@ class Body:
         return Action(held, turn, self.slot, self.attributes)
 
     def wish(self) -> None:
-        """Have the world be otherwise in one more respect, or every other time all as usual."""
+        """Have the world be otherwise in one more respect, or, if it was otherwise already, every
+        other time all as usual.
+        """
         name = str(self.rng.choice(list(self.space.attributes)))
         value = str(self.rng.choice(self.space.attributes[name][1:]))
-        self.attributes = {} if self.chance(0.5) else {**self.attributes, name: value}
+        back = self.attributes and self.chance(0.5)
+        self.attributes = {} if back else {**self.attributes, name: value}
 
     def chance(self, probability: float) -> bool:
         return bool(self.rng.random() < probability)

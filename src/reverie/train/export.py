@@ -129,6 +129,12 @@ def _check_fit(autoencoder: Autoencoder, denoiser: Denoiser, action_space: Actio
             f"the denoiser looks for the camera in column {denoiser.config.camera_column} of an "
             f"action, the action space has it in {column}; train it on this action space"
         )
+    heard, bounds = denoiser.config.attribute_columns, action_space.attribute_columns
+    if action_space.attributes and heard != (bounds.start, bounds.stop):
+        raise ReverieError(
+            f"the denoiser hears of attributes in columns {heard} of an action, the action space "
+            f"has them in {(bounds.start, bounds.stop)}; train it on this action space"
+        )
     if (
         denoiser.config.grid != autoencoder.config.grid
         or denoiser.config.channels != autoencoder.config.channels
@@ -275,15 +281,17 @@ def write_random_world(path: Path, seed: int = 0, *, small: bool = True) -> Worl
         "mouse0": "break",
         "mouse2": "use",
     }
-    space = ActionSpace(keys, 15.0, 6, keymap)
+    space = ActionSpace(keys, 15.0, 6, keymap, attributes={"weather": ("clear", "rain")})
+    heard = {
+        "camera_column": len(keys),
+        "attribute_columns": (space.attribute_columns.start, space.attribute_columns.stop),
+    }
     if small:
         pictures = AutoencoderConfig(64, 32, 8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1))
-        steps = DenoiserConfig(
-            pictures.grid, 8, space.told_width, 4, 32, 4, 16, camera_column=len(keys)
-        )
+        steps = DenoiserConfig(pictures.grid, 8, space.told_width, 4, 32, 4, 16, **heard)
     else:
         pictures = AutoencoderConfig()
-        steps = DenoiserConfig(action_width=space.told_width, camera_column=len(keys))
+        steps = DenoiserConfig(action_width=space.told_width, **heard)
     autoencoder, denoiser = Autoencoder(pictures), Denoiser(steps)
     with torch.no_grad():
         for weight in [*denoiser.parameters(), *autoencoder.parameters()]:

@@ -182,6 +182,7 @@ def _new_denoiser(pictures: AutoencoderConfig, space: ActionSpace, size: str) ->
         action_width=space.told_width,
         camera_column=len(space.keys) if space.camera_limit else None,
         camera_tokens=pictures.grid[1] * space.camera_limit / VIEW_DEG,
+        attribute_columns=(space.attribute_columns.start, space.attribute_columns.stop),
         **SIZES[size].denoiser,
     )
     return Denoiser(settings)

@@ -317,7 +317,9 @@ class CpuRuntime:
                 f"frame {frame.frame_index} lies before the context of "
                 f"{self._world.config.context} frames"
             )
-        run.set(frame.told, self._phases(slot, frame.told, frame.frame_index))
+        told = frame.told.copy()
+        told[self._world.config.action_space.attribute_columns] = 0  # see DenoiserConfig
+        run.set(told, self._phases(slot, told, frame.frame_index))
         if self.shape.has_open_past and frame.frame_index < 0:
             num_entries = place * self.shape.num_tokens
             run.run_on_part(graphs, noisy, signal, self._finest, num_entries)
