@@ -375,7 +375,7 @@ def test_a_world_seed_picks_in_how_many_ticks_wishes_come_true():
         assert changes == [tick < ticks for tick in range(1, 6)]
         assert np.abs(env.clone().step(night)[0] - frames[-1]).mean() < 1
     for wrong in (0, [], [1, "soon"]):
-        with pytest.raises(ReverieError, match="fade_ticks is .*; expected ticks"):
+        with pytest.raises(ReverieError, match=r"fade_ticks is .*; expected ticks"):
             MeadowEnv(fade_ticks=wrong)
 
 

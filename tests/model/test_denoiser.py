@@ -196,4 +196,3 @@ def test_attributes_are_told_of_the_frame_that_is_drawn_alone(denoiser: Denoiser
         sampler.commit([0], latents[:, 0], latents[:, 1], acted[:, 0], [0])
         rings.append(sampler.rings)
     torch.testing.assert_close(*rings)
-

@@ -19,8 +19,9 @@ from reverie.model.sampler import Sampler
 from reverie.model.weights import load_networks
 from reverie.train.autoencoder import load_autoencoder
 from reverie.train.denoiser import load_denoiser
+from reverie.train.distill import GuidanceConfig
 from reverie.train.export import write_random_world
-from reverie.train.recipe import SIZES, train_stage
+from reverie.train.recipe import SIZES, distill_stage, export_run, train_stage
 from reverie.train.run import RunConfig, load_checkpoint
 from reverie.world import World
 
@@ -45,7 +46,7 @@ def prompted_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """One that takes Meadow's actions and no prompts."""
-    random = write_random_world(tmp_path_factory.mktemp("world"))
+    random = write_random_world(tmp_path_factory.mktemp("world"), prompts=False)
     return replace(random, config=replace(random.config, action_space=MEADOW_ACTIONS))
 
 
@@ -81,8 +82,22 @@ def test_a_world_learns_prompts_from_where_it_is(
     assert load_autoencoder(tmp_path / "autoencoder").config == autoencoder.config
     learned = load_denoiser(tmp_path / "denoiser")
     assert learned.config.action_width == PROMPTED_ACTIONS.told_width
+    assert learned.config.attribute_columns == (16, 32)
     kept = "blocks.0.mlp.down.weight"
     assert torch.allclose(learned.state_dict()[kept], denoiser.state_dict()[kept], atol=1e-3)
+
+
+def test_a_denoiser_that_begins_with_a_world_draws_its_latents(
+    world: World, prompted_set: Path, tmp_path: Path
+) -> None:
+    train_stage("denoiser", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
+    autoencoder = load_networks(world)[0]
+    adopted = load_autoencoder(tmp_path / "autoencoder")
+    torch.testing.assert_close(adopted.state_dict(), autoencoder.state_dict())
+    distill_stage(prompted_set, tmp_path, CONFIG, GuidanceConfig())
+    assert export_run(prompted_set, tmp_path, tmp_path / "world", "w").config.prompts
+    with pytest.raises(ReverieError, match="is not the checkpoint of a run; train in another"):
+        train_stage("autoencoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
 
 
 def test_a_world_of_other_actions_is_no_beginning(

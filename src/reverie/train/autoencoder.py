@@ -89,6 +89,16 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return network.eval().requires_grad_(False)
 
 
+def save_autoencoder(folder: Path, network: Autoencoder) -> None:
+    """One that was trained elsewhere, for the stages that come after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"autoencoder": asdict(network.config)}
+    state = {"settings": settings, "average": network.state_dict()}
+    temporary = folder / "checkpoint.pt.new"
+    torch.save(state, temporary)
+    temporary.replace(folder / "checkpoint.pt")
+
+
 @torch.no_grad()
 def encode_frames(network: Autoencoder, frames: NDArray[np.uint8]) -> Float[Tensor, "b n c"]:
     """Latents, float32, of frames uint8 [b, h, w, 3]."""

@@ -265,8 +265,12 @@ def _tensor_places(weights: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def write_random_world(path: Path, seed: int = 0, *, small: bool = True) -> World:
-    """A world with random weights: for tests and for measuring speed. Its pictures mean nothing."""
+def write_random_world(
+    path: Path, seed: int = 0, *, small: bool = True, prompts: bool = True
+) -> World:
+    """A world with random weights: for tests and for measuring speed. Its pictures mean nothing.
+    prompts: whether it takes any.
+    """
     from reverie.model.autoencoder import AutoencoderConfig
     from reverie.model.denoiser import DenoiserConfig
 
@@ -281,7 +285,8 @@ def write_random_world(path: Path, seed: int = 0, *, small: bool = True) -> Worl
         "mouse0": "break",
         "mouse2": "use",
     }
-    space = ActionSpace(keys, 15.0, 6, keymap, attributes={"weather": ("clear", "rain")})
+    attributes = {"weather": ("clear", "rain")} if prompts else {}
+    space = ActionSpace(keys, 15.0, 6, keymap, attributes=attributes)
     heard = {
         "camera_column": len(keys),
         "attribute_columns": (space.attribute_columns.start, space.attribute_columns.stop),

@@ -24,7 +24,7 @@ from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
 from reverie.model.denoiser import Denoiser, DenoiserConfig, hear_more
 from reverie.model.weights import load_networks
 from reverie.train import parallel
-from reverie.train.autoencoder import load_autoencoder, train_autoencoder
+from reverie.train.autoencoder import load_autoencoder, save_autoencoder, train_autoencoder
 from reverie.train.denoiser import Forcing, ForcingConfig, load_denoiser, train_denoiser
 from reverie.train.distill import Distillation, GuidanceConfig
 from reverie.train.export import export_world
@@ -74,8 +74,9 @@ def train_stage(
     """Train one stage of a run.
 
     num_frames: of the train split to render and use (default: all). begin_with: take its weights to
-    begin with, and its sizes in place of `size`. Raises ReverieError on an unknown stage or size,
-    pictures of another size, or where the stage before is missing.
+    begin with, and its sizes in place of `size`; a denoiser whose run has no autoencoder gets its
+    autoencoder, too. Raises ReverieError on an unknown stage or size, pictures of another size, or
+    where the stage before is missing.
     """
     _expect_one_of("stage", stage, STAGES)
     _expect_one_of("size", size, SIZES)
@@ -88,6 +89,9 @@ def train_stage(
         begun_with = f"{begin_with.config.name} {begin_with.fingerprint[:8]}"
         config = replace(config, begun_with=begun_with)
     if stage != "autoencoder":
+        with parallel.first_alone():
+            if networks and not (out / "autoencoder" / "checkpoint.pt").exists():
+                save_autoencoder(out / "autoencoder", networks[0])
         autoencoder = load_autoencoder(out / "autoencoder")
     elif networks:
         autoencoder = networks[0]

@@ -224,6 +224,11 @@ class Run:
                 f"{self.folder} was trained with other settings ({', '.join(changed)}); "
                 "use another folder or the same settings"
             )
+        if "network" not in state:
+            raise ReverieError(
+                f"{self.folder} holds what was trained elsewhere and is not the checkpoint of a "
+                "run; train in another folder"
+            )
         load_weights(self.network, state["network"], self.folder)
         device = next(self.network.parameters()).device
         self.ema.weights = {name: value.to(device) for name, value in state["average"].items()}
