@@ -65,6 +65,7 @@ def write_tiny_world(
         denoiser={
             "frequencies": [[0.7, 0.0, 0.0, 0.0], [0.0, 0.6, 0.0, 0.0], [0.0, 0.0, 0.25, 0.1]],
             "camera_column": len(space.keys),
+            "attribute_columns": list(space.attribute_bounds),
             "camera_tokens": 2.0,
             "min_step_size": 0.125,
         },

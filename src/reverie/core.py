@@ -143,6 +143,12 @@ class ActionSpace:
         return slice(first, first + sum(len(values) for values in self.attributes.values()))
 
     @property
+    def attribute_bounds(self) -> tuple[int, int]:
+        """First and last + 1 of `attribute_columns`; (0, 0) where there are none."""
+        columns = self.attribute_columns
+        return (columns.start, columns.stop) if self.attributes else (0, 0)
+
+    @property
     def told_width(self) -> int:
         """Length of what a network is told of a frame; see `tell`."""
         return self.width + (1 if self.camera_limit else 0)

@@ -284,15 +284,6 @@ def test_wishes_come_true_in_the_simulator_and_nowhere_else(prompted: Setting) -
     assert other["prompts_keep_place"] < 0.2
 
 
-def test_no_moment_is_one_at_which_a_wish_comes_true(prompted: Setting) -> None:
-    columns = PROMPTED_ACTIONS.attribute_columns
-    wishes = prompted.test.actions[:, columns]
-    assert (wishes[1:] != wishes[:-1]).any()
-    for clip in draw_clips(prompted.test, PROMPTED_ACTIONS, CONTEXT, 20):
-        said = clip.actions[: CONTEXT + 1, columns]
-        assert (said == said[0]).all()
-
-
 def _told(clip: Clip) -> Mapping[str, str]:
     return PROMPTED_ACTIONS.decode(clip.actions[CONTEXT - 1]).attributes
 

@@ -96,7 +96,7 @@ def test_a_denoiser_that_begins_with_a_world_draws_its_latents(
     torch.testing.assert_close(adopted.state_dict(), autoencoder.state_dict())
     distill_stage(prompted_set, tmp_path, CONFIG, GuidanceConfig())
     assert export_run(prompted_set, tmp_path, tmp_path / "world", "w").config.prompts
-    with pytest.raises(ReverieError, match="is not the checkpoint of a run; train in another"):
+    with pytest.raises(ReverieError, match="came with a world and cannot go on"):
         train_stage("autoencoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
 
 

@@ -57,7 +57,13 @@ class DenoiserConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", tuple(self.grid))
-        object.__setattr__(self, "attribute_columns", tuple(self.attribute_columns))
+        first, end = self.attribute_columns
+        object.__setattr__(self, "attribute_columns", (first, end))
+        if not 0 <= first <= end <= self.action_width:
+            raise ValueError(
+                f"denoiser: attribute_columns {first} to {end} are not within an action of "
+                f"{self.action_width} numbers"
+            )
         if self.width % self.head_width:
             raise ValueError(f"denoiser: width {self.width} is not a multiple of {self.head_width}")
         if self.head_width % 4:

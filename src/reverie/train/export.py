@@ -129,11 +129,11 @@ def _check_fit(autoencoder: Autoencoder, denoiser: Denoiser, action_space: Actio
             f"the denoiser looks for the camera in column {denoiser.config.camera_column} of an "
             f"action, the action space has it in {column}; train it on this action space"
         )
-    heard, bounds = denoiser.config.attribute_columns, action_space.attribute_columns
-    if action_space.attributes and heard != (bounds.start, bounds.stop):
+    heard, said = denoiser.config.attribute_columns, action_space.attribute_bounds
+    if heard != said:
         raise ReverieError(
             f"the denoiser hears of attributes in columns {heard} of an action, the action space "
-            f"has them in {(bounds.start, bounds.stop)}; train it on this action space"
+            f"has them in {said}; train it on this action space"
         )
     if (
         denoiser.config.grid != autoencoder.config.grid
@@ -289,7 +289,7 @@ def write_random_world(
     space = ActionSpace(keys, 15.0, 6, keymap, attributes=attributes)
     heard = {
         "camera_column": len(keys),
-        "attribute_columns": (space.attribute_columns.start, space.attribute_columns.stop),
+        "attribute_columns": space.attribute_bounds,
     }
     if small:
         pictures = AutoencoderConfig(64, 32, 8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1))

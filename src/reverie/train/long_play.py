@@ -41,7 +41,7 @@ def observe_long_play(
     num_windows = length // window
     shown = np.linspace(0, length - 1, 10).astype(int).tolist()
     watched = [max(0, round(num_windows * share) - 1) for share in DRIFT_SHARES]
-    actions = [course(setting.test, setting.space, clip, length) for clip in clips]
+    actions = [course(setting.test, clip, length) for clip in clips]
     stream = setting.player.stream(clips, actions)
     records: list[Record] = [{"statistics": [], "features": []} for _ in clips]
     moments, minute = [], []
@@ -148,7 +148,7 @@ def observe_attempts(setting: Setting, clips: Sequence[Clip], play_s: float) -> 
     """
     window = WINDOW_S * setting.fps
     length = max(window, round(play_s * setting.fps))
-    actions = [course(setting.test, setting.space, clip, length) for clip in clips]
+    actions = [course(setting.test, clip, length) for clip in clips]
     sessions = np.stack(list(setting.player.stream(clips, actions)), 1)
     records = []
     for clip, acted, frames in zip(clips, actions, sessions, strict=True):

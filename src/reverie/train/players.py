@@ -152,20 +152,10 @@ def play(player: Player, clip: Clip, actions: Actions) -> Frames:
 def draw_clips(
     rendered: Rendered, space: ActionSpace, context: int, count: int, ahead: int = 1
 ) -> list[Clip]:
-    """Moments of held-out episodes, evenly spread, each with so many recorded frames ahead; none at
-    which a wish is just coming true. Raises ReverieError where there is none else.
-    """
+    """Moments of held-out episodes, evenly spread, each with so many recorded frames ahead."""
     segments = rendered.segments(context + ahead)
-    rows = segments.first_rows(np.arange(len(segments)))
-    wishes = rendered.actions[:, space.attribute_columns]
-    changes = np.r_[0, (wishes[1:] != wishes[:-1]).any(1).cumsum()]
-    settled = rows[changes[rows] == changes[rows + context]]
-    if not len(settled):
-        raise ReverieError(
-            f"{rendered.path} has no {context} frames without a wish; record longer episodes"
-        )
-    numbers = np.linspace(0, len(settled) - 1, count).astype(int)
-    return clips_at(rendered, space, context, settled[numbers])
+    numbers = np.linspace(0, len(segments) - 1, count).astype(int)
+    return clips_at(rendered, space, context, segments.first_rows(numbers))
 
 
 def clips_at(
@@ -192,12 +182,10 @@ def clips_at(
     return clips
 
 
-def course(rendered: Rendered, space: ActionSpace, clip: Clip, length: int) -> Actions:
+def course(rendered: Rendered, clip: Clip, length: int) -> Actions:
     """What was done after a clip's context and, when its episode ends, in the episodes after it,
-    from the first again, without a wish: [length, A].
+    from the first again: [length, A].
     """
     row = int(rendered.boundaries[clip.episode]) + clip.first + clip.context
     rows = np.arange(row, row + length) % len(rendered.actions)
-    actions = rendered.actions[rows]
-    actions[:, space.attribute_columns] = clip.actions[clip.context - 1, space.attribute_columns]
-    return actions
+    return rendered.actions[rows]

@@ -88,16 +88,16 @@ def train_stage(
         networks = _networks_of(begin_with, space, data)
         begun_with = f"{begin_with.config.name} {begin_with.fingerprint[:8]}"
         config = replace(config, begun_with=begun_with)
-    if stage != "autoencoder":
-        with parallel.first_alone():
-            if networks and not (out / "autoencoder" / "checkpoint.pt").exists():
-                save_autoencoder(out / "autoencoder", networks[0])
-        autoencoder = load_autoencoder(out / "autoencoder")
-    elif networks:
+    is_there = stage != "autoencoder" and (out / "autoencoder" / "checkpoint.pt").exists()
+    if networks and not is_there:
         autoencoder = networks[0]
+    elif stage != "autoencoder":
+        autoencoder = load_autoencoder(out / "autoencoder")
     else:
         autoencoder = Autoencoder(SIZES[size].autoencoder)
     train, validation = _render(dataset, autoencoder.config, num_frames)
+    if networks and stage == "denoiser" and not is_there and parallel.rank() == 0:
+        save_autoencoder(out / "autoencoder", autoencoder)
     if stage != "denoiser":
         autoencoder.train().requires_grad_(True)
         part = (train, validation, stage == "decoder")
@@ -123,7 +123,8 @@ def distill_stage(
     """
     dataset, space = _open(data, config)
     autoencoder, teacher = load_autoencoder(out / "autoencoder"), load_denoiser(out / "denoiser")
-    if teacher.config.action_width != space.told_width:
+    heard = (teacher.config.action_width, teacher.config.attribute_columns)
+    if heard != (space.told_width, space.attribute_bounds):
         raise ReverieError(f"{data} has other actions than the denoiser of {out} was trained for")
     train, validation = _render(dataset, autoencoder.config, num_frames)
     objective = Distillation(teacher, guidance, ForcingConfig(), len(space.keys))
@@ -186,7 +187,7 @@ def _new_denoiser(pictures: AutoencoderConfig, space: ActionSpace, size: str) ->
         action_width=space.told_width,
         camera_column=len(space.keys) if space.camera_limit else None,
         camera_tokens=pictures.grid[1] * space.camera_limit / VIEW_DEG,
-        attribute_columns=(space.attribute_columns.start, space.attribute_columns.stop),
+        attribute_columns=space.attribute_bounds,
         **SIZES[size].denoiser,
     )
     return Denoiser(settings)

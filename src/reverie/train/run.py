@@ -226,8 +226,8 @@ class Run:
             )
         if "network" not in state:
             raise ReverieError(
-                f"{self.folder} holds what was trained elsewhere and is not the checkpoint of a "
-                "run; train in another folder"
+                f"{self.folder} holds what came with a world and cannot go on; go on with the "
+                "denoiser (--begin-with), or train in another folder"
             )
         load_weights(self.network, state["network"], self.folder)
         device = next(self.network.parameters()).device

@@ -318,7 +318,7 @@ class CpuRuntime:
                 f"{self._world.config.context} frames"
             )
         told = frame.told.copy()
-        told[self._world.config.action_space.attribute_columns] = 0  # see DenoiserConfig
+        told[self._world.config.action_space.attribute_columns] = 0  # said of new frames alone
         run.set(told, self._phases(slot, told, frame.frame_index))
         if self.shape.has_open_past and frame.frame_index < 0:
             num_entries = place * self.shape.num_tokens

@@ -3,6 +3,7 @@
 denoiser.onnx takes, for b sessions and n tokens of c channels each,
     noisy [b, n, c], signal [b], step_size [b], action [b, A], phase_cos and phase_sin [b, p],
     cache_k.i and cache_v.i [b, heads, m, dh] for every layer that has a cache
+where an action's attributes are 0 when the pass is over a frame to be remembered,
 and returns clean [b, n, c] and new_k.i, new_v.i [b, heads, n, dh]. m is the number of remembered
 tokens: context * n, or open, and then the graph also runs on a memory that is not full yet.
 encoder.onnx turns frames uint8 [b, h, w, 3] into latents [b, n, c], decoder.onnx back.
@@ -107,6 +108,12 @@ def check_graphs(world: World, shapes: Shapes) -> GraphShape:
         raise ReverieError(
             f"{world.path}: config.json has denoiser.camera_column {column}, which is not where "
             "its action space has the camera: export the world again"
+        )
+    heard = tuple(config.denoiser.get("attribute_columns", (0, 0)))
+    if heard != space.attribute_bounds:
+        raise ReverieError(
+            f"{world.path}: config.json has denoiser.attribute_columns {heard}, which is not where "
+            "its action space has attributes: export the world again"
         )
     expected = [
         ("action width", [action_width], [config.action_space.told_width]),

@@ -47,10 +47,9 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         if render_mode not in (None, "rgb_array"):
             raise ReverieError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
         self.width, self.height, self.render_mode = width, height, render_mode
-        choices = [fade_ticks] if isinstance(fade_ticks, int) else list(fade_ticks)
-        if not choices or not all(isinstance(ticks, int) and ticks > 0 for ticks in choices):
+        self.fade_ticks = tuple(fade_ticks) if isinstance(fade_ticks, Sequence) else (fade_ticks,)
+        if not self.fade_ticks or any(type(t) is not int or t < 1 for t in self.fade_ticks):
             raise ReverieError(f"fade_ticks is {fade_ticks!r}; expected ticks, or a list of them")
-        self.fade_ticks = tuple(choices)
         self.controls: ActionSpace = PROMPTED_ACTIONS if prompts else MEADOW_ACTIONS
         self.observation_space = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.controls.width,), np.float32)
@@ -75,8 +74,9 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         world_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         start = {name: options[name] for name in ("position", "yaw", "pitch") if name in options}
         conditions = Conditions.from_options(options)
-        start["fade_ticks"] = self.fade_ticks[world_seed % len(self.fade_ticks)]
-        self._meadow = Meadow(world_seed, self.width, self.height, conditions, **start)
+        ticks = self.fade_ticks[world_seed % len(self.fade_ticks)]
+        size = (self.width, self.height)
+        self._meadow = Meadow(world_seed, *size, conditions, fade_ticks=ticks, **start)
         return self._meadow.render(), self._meadow.info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Pixels, float, bool, bool, dict[str, Any]]:
