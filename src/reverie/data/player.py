@@ -29,8 +29,8 @@ BLOCKED_MOVE = 0.02
 """Blocks per frame: who moves less while walking is held up by something."""
 
 OFTEN, SELDOM, OFTEN_SHARE = 1 / 10, 1 / 120, 0.7
-"""Wishes per frame, and the share of episodes in which they come often: what a wish means is learned
-where the past does not look like it yet, and everywhere else the past tells what to draw.
+"""Wishes per frame, and the share of episodes in which they come often: what a wish means is
+learned where the past does not look like it yet; everywhere else the past tells what to draw.
 """
 
 
