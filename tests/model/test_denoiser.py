@@ -163,23 +163,26 @@ def test_the_camera_is_read_off_an_action(denoiser: Denoiser) -> None:
     torch.testing.assert_close(turns, torch.tensor([0.5 * CONFIG.camera_tokens]))
 
 
-def test_more_columns_are_heard_at_zero_weight_first(denoiser: Denoiser) -> None:
+USUAL = torch.tensor([1.0, 0.0, 0.0])
+
+
+def test_who_hears_more_goes_on_as_before_while_all_is_as_usual(denoiser: Denoiser) -> None:
     width = denoiser.config.action_width
-    wider = hear_more(denoiser, slice(2, 5))
+    wider = hear_more(denoiser, slice(2, 5), USUAL)
     assert wider.config.action_width == width + 3
     latents = torch.randn(1, 3, denoiser.config.num_tokens, denoiser.config.channels)
     levels, action = torch.full((1, 3), 0.5), torch.randn(1, 3, width)
-    told = torch.cat([action[..., :2], torch.randn(1, 3, 3), action[..., 2:]], -1)
+    told = torch.cat([action[..., :2], USUAL.expand(1, 3, 3), action[..., 2:]], -1)
     drawn = denoiser(latents, levels, action, latents, levels, levels, action)
     more = wider(latents, levels, told, latents, levels, levels, told)
     torch.testing.assert_close(more, drawn)
+    told[..., 2:5] = torch.tensor([0.0, 1.0, 0.0])
+    other = wider(latents, levels, told, latents, levels, levels, told)
+    assert (other - drawn).abs().max() > 0.01
 
 
 def test_attributes_are_told_of_the_frame_that_is_drawn_alone(denoiser: Denoiser) -> None:
-    wider = hear_more(denoiser, slice(2, 5)).requires_grad_(True)
-    with torch.no_grad():
-        for weight in wider.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
+    wider = hear_more(denoiser, slice(2, 5), USUAL)
     latents = torch.randn(1, 3, denoiser.config.num_tokens, denoiser.config.channels)
     levels, told = torch.full((1, 3), 0.5), torch.randn(1, 3, wider.config.action_width)
     other = told.clone()

@@ -230,9 +230,10 @@ def attend_to_past(
     return weights[..., :num_past] @ past_v + weights[..., num_past:] @ v
 
 
-def hear_more(denoiser: Denoiser, columns: slice) -> Denoiser:
-    """The same network for actions that have these columns more. It hears them at zero weight, so
-    that it goes on as it was until it learns what they mean.
+def hear_more(denoiser: Denoiser, columns: slice, usual: Float[Tensor, " k"]) -> Denoiser:
+    """The same network for actions that have these columns more. usual: what they are while it goes
+    on as it was. Of everything else it hears that it is something else, and learns what; from zero
+    weights on, hearing that alone took hundreds of steps (docs/log.md).
     """
     config = denoiser.config
     width = config.action_width + columns.stop - columns.start
@@ -241,7 +242,7 @@ def hear_more(denoiser: Denoiser, columns: slice) -> Denoiser:
     weights = denoiser.state_dict()
     first = "embed_action.0.weight"
     before, after = weights[first][:, : columns.start], weights[first][:, columns.start :]
-    new = before.new_zeros((len(before), columns.stop - columns.start))
+    new = before.std() * torch.randn(len(before), len(usual)) * (1 - usual)
     wider.load_state_dict({**weights, first: torch.cat([before, new, after], 1)})
     return wider.eval().requires_grad_(False)
 

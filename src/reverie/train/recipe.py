@@ -144,7 +144,8 @@ def _networks_of(world: World, space: ActionSpace, data: Path) -> tuple[Autoenco
                 f"{data} has other actions than the world {world.config.name!r}; "
                 "record with the environment that the world was trained for, or train from scratch"
             )
-        denoiser = hear_more(denoiser, space.attribute_columns)
+        usual = torch.from_numpy(space.encode_attributes({}))
+        denoiser = hear_more(denoiser, space.attribute_columns, usual)
     return autoencoder, denoiser
 
 
