@@ -2,7 +2,6 @@
 # From nothing to a world: record, train the autoencoder, train the denoiser, distill it, polish the decoder, export, evaluate.
 #
 #     runs/meadow.sh OUT          called by meadow_cpu.sh and meadow_cuda.sh, which set the numbers
-#     BEGIN_WITH=meadow ...       goes on from a world: its denoiser learns from there, its pictures stay as they are
 #
 # Every stage goes on from its checkpoint: start the script again after a cut and nothing is lost.
 set -euo pipefail
@@ -19,19 +18,15 @@ fi
 export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=8589934592
 
 $reverie record reverie/Meadow-v0 --out "$data" --picture "$PICTURE" --length "${LENGTH:-600}" \
-    --env-kwarg prompts=true --env-kwarg 'fade_ticks=[1,1,4]' --episodes "$EPISODES" --validation "${HELD_OUT:-20}" --test "${HELD_OUT:-20}"
-if [ -z "${BEGIN_WITH:-}" ]; then # else a world's own stays as it is
-    "${trainer[@]}" train autoencoder --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
-        --steps "$AUTOENCODER_STEPS" --batch-size "$AUTOENCODER_BATCH" --learning-rate "${AUTOENCODER_RATE:-1.5e-3}"
-fi
+    --env-kwarg prompts=true --episodes "$EPISODES" --validation "${HELD_OUT:-20}" --test "${HELD_OUT:-20}"
+"${trainer[@]}" train autoencoder --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
+    --steps "$AUTOENCODER_STEPS" --batch-size "$AUTOENCODER_BATCH" --learning-rate "${AUTOENCODER_RATE:-1.5e-3}"
 "${trainer[@]}" train denoiser --data "$data" --out "$out" --size "$SIZE" --frames "$FRAMES" --threads "${THREADS:-0}" \
-    --steps "$DENOISER_STEPS" --batch-size "$DENOISER_BATCH" --learning-rate "${DENOISER_RATE:-2e-3}" ${COMPILE:-} ${BEGIN_WITH:+--begin-with "$BEGIN_WITH"}
+    --steps "$DENOISER_STEPS" --batch-size "$DENOISER_BATCH" --learning-rate "${DENOISER_RATE:-2e-3}" ${COMPILE:-}
 "${trainer[@]}" distill --data "$data" --out "$out" --frames "$FRAMES" --threads "${THREADS:-0}" \
     --steps "$DISTILL_STEPS" --batch-size "$DENOISER_BATCH" --learning-rate "${DISTILL_RATE:-5e-4}" ${COMPILE:-}
-if [ -z "${BEGIN_WITH:-}" ]; then
-    "${trainer[@]}" train decoder --data "$data" --out "$out" --frames "$FRAMES" --threads "${THREADS:-0}" \
-        --steps "$DECODER_STEPS" --batch-size "$AUTOENCODER_BATCH" --learning-rate "${DECODER_RATE:-1e-3}"
-fi
+"${trainer[@]}" train decoder --data "$data" --out "$out" --frames "$FRAMES" --threads "${THREADS:-0}" \
+    --steps "$DECODER_STEPS" --batch-size "$AUTOENCODER_BATCH" --learning-rate "${DECODER_RATE:-1e-3}"
 $reverie export "$out" "$out/world" --data "$data" --name meadow ${STARTS:+--starts "$STARTS"}
 # A world that misses a threshold (exit code 3) is still a world; the report says what it misses.
 $reverie evaluate "$out/world" --data "$data" --out "$out/report" ${EVALUATE:-} || [ $? -eq 3 ]

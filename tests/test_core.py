@@ -50,7 +50,10 @@ def test_attributes_lie_between_slots_and_pitch() -> None:
     vector = space.encode(Action({"w"}, slot=2, attributes={"air": "wet"}))
     assert vector.tolist() == [1, 0, 0, 0, 1, 1, 0, 0, 1]
     assert space.decode(vector).attributes == {"sky": "day", "air": "wet"}
-    assert space.tell(vector, -5.0).tolist() == [*vector.tolist(), -0.5]
+    assert space.tell(vector, -5.0).tolist() == [1, 0, 0, 0, 1, -0.5]  # attributes are painted
+    shown = np.array([0.75, 0.25, 0.0, 1.0], np.float32)
+    assert space.fade(shown, vector, 0.1).tolist() == pytest.approx([0.85, 0.15, 0.0, 1.0])
+    assert space.fade(shown, vector, 0.5).tolist() == [1, 0, 0, 1]
     assert ActionSpace(**space.to_json()) == space
     assert "attributes" not in SPACE.to_json()  # what was written before there were any still fits
 

@@ -48,7 +48,7 @@ def write_tiny_world(
     save_file(weights, path / "model.safetensors")
     for name, graph in (
         ("encoder", _encoder()),
-        ("decoder", _decoder()),
+        ("decoder", _decoder(space)),
         ("denoiser", _denoiser(context, space)),
     ):
         _write_graph(path, name, *graph)
@@ -65,7 +65,6 @@ def write_tiny_world(
         denoiser={
             "frequencies": [[0.7, 0.0, 0.0, 0.0], [0.0, 0.6, 0.0, 0.0], [0.0, 0.0, 0.25, 0.1]],
             "camera_column": len(space.keys),
-            "attribute_columns": list(space.attribute_bounds),
             "camera_tokens": 2.0,
             "min_step_size": 0.125,
         },
@@ -94,6 +93,8 @@ def _weight_shapes(space: ActionSpace) -> dict[str, tuple[int, ...]]:
     }
     for i in range(LAYERS):
         shapes |= {f"denoiser.{part}.{i}": (WIDTH, WIDTH) for part in "qkvo"}
+    if space.attributes:
+        shapes["autoencoder.paint"] = (len(space.encode_attributes({})), CHANNELS)
     return shapes
 
 
@@ -146,16 +147,21 @@ def _encoder() -> tuple[_Graph, list[Any], list[Any]]:
     return g, [frames], [latents]
 
 
-def _decoder() -> tuple[_Graph, list[Any], list[Any]]:
+def _decoder(space: ActionSpace) -> tuple[_Graph, list[Any], list[Any]]:
     g = _Graph()
     grid = SIDE // PATCH
-    x = g.node("Sigmoid", g.matmul("latents", "autoencoder.decode"))
+    x, shapes = "latents", {"latents": ["b", TOKENS, CHANNELS]}
+    if space.attributes:
+        shapes["attributes"] = ["b", len(space.encode_attributes({}))]
+        paint = g.reshape(g.matmul("attributes", "autoencoder.paint"), -1, 1, CHANNELS)
+        x = g.node("Add", x, paint)
+    inputs = [helper.make_tensor_value_info(name, FLOAT, shape) for name, shape in shapes.items()]
+    x = g.node("Sigmoid", g.matmul(x, "autoencoder.decode"))
     x = g.reshape(x, -1, grid, grid, PATCH, PATCH, 3)
     x = g.reshape(g.node("Transpose", x, perm=[0, 1, 3, 2, 4, 5]), -1, SIDE, SIDE, 3)
     _cast(g, g.node("Round", g.node("Mul", x, g.constant(255.0))), UINT8, "frames")
-    latents = helper.make_tensor_value_info("latents", FLOAT, ["b", TOKENS, CHANNELS])
     frames = helper.make_tensor_value_info("frames", UINT8, ["b", SIDE, SIDE, 3])
-    return g, [latents], [frames]
+    return g, inputs, [frames]
 
 
 def _denoiser(context: int, space: ActionSpace) -> tuple[_Graph, list[Any], list[Any]]:

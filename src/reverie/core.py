@@ -143,15 +143,9 @@ class ActionSpace:
         return slice(first, first + sum(len(values) for values in self.attributes.values()))
 
     @property
-    def attribute_bounds(self) -> tuple[int, int]:
-        """First and last + 1 of `attribute_columns`; (0, 0) where there are none."""
-        columns = self.attribute_columns
-        return (columns.start, columns.stop) if self.attributes else (0, 0)
-
-    @property
     def told_width(self) -> int:
         """Length of what a network is told of a frame; see `tell`."""
-        return self.width + (1 if self.camera_limit else 0)
+        return self.attribute_columns.start + (1 if self.camera_limit else 0)
 
     def pitch_after(self, pitch_deg: float, vector: NDArray[np.floating]) -> float:
         """Where the camera looks after an encoded action [width]: degrees down."""
@@ -161,14 +155,23 @@ class ActionSpace:
         return min(max(turned, self.pitch_limits[0]), self.pitch_limits[1])
 
     def tell(self, vector: NDArray[np.floating], pitch_deg: float) -> NDArray[np.float32]:
-        """float32 [told_width]: an encoded action and, with a camera, where it looks after it, in
-        units of the camera's limit.
+        """float32 [told_width]: an encoded action without attributes, which are how the picture is
+        painted, and, with a camera, where it looks after it, in units of the camera's limit.
         """
         told = np.zeros(self.told_width, np.float32)
-        told[: self.width] = vector
+        told[: self.attribute_columns.start] = vector[: self.attribute_columns.start]
         if self.camera_limit:
             told[-1] = pitch_deg / self.camera_limit
         return told
+
+    def fade(
+        self, shown: NDArray[np.floating], vector: NDArray[np.floating], share: float
+    ) -> NDArray[np.float32]:
+        """float32 [k]: attributes as a frame shows them (`attribute_columns`) after one that showed
+        `shown`, on the way to what an encoded action says. share: of a whole way, in a frame.
+        """
+        way = vector[self.attribute_columns] - shown
+        return np.asarray(shown + way.clip(-share, share), np.float32)
 
     def encode(self, action: Action) -> NDArray[np.float32]:
         """float32 [width]: held keys as 0/1, camera clipped to [-1, 1] of the limit, slot and

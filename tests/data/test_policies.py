@@ -207,7 +207,7 @@ def test_switching_changes_keys_and_camera_abruptly_and_apart() -> None:
     assert np.mean(jumps > 3) > 0.3  # no hand eases into it
 
 
-def test_in_some_episodes_the_world_changes_all_the_time_and_in_others_now_and_then() -> None:
+def test_players_wish_every_few_seconds() -> None:
     space = replace(CONTROLS, attributes={"weather": ("clear", "rain", "fog", "snow")})
     changes = []
     for seed in range(40):
@@ -217,10 +217,7 @@ def test_in_some_episodes_the_world_changes_all_the_time_and_in_others_now_and_t
             player.see({}, walking=False)
             told.append(player.act().attributes)
         changes.append(sum(a != b for a, b in pairwise(told)))
-    often = [count for count in changes if count > 20]
-    assert 0.5 < len(often) / 40 < 0.85
-    assert 40 < np.mean(often) < 60
-    assert 2 <= np.mean([count for count in changes if count <= 20]) < 8
+    assert 7 < np.mean(changes) < 12
 
 
 def test_a_world_without_attributes_is_wished_nothing() -> None:

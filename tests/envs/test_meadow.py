@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reverie.core import Action, ReverieError
+from reverie.core import Action
 from reverie.envs.meadow import MEADOW_ACTIONS, Conditions, Meadow, physics
 from reverie.envs.meadow import blocks as b
 from reverie.envs.meadow.appearance import FADE_TICKS
-from reverie.envs.meadow.env import MeadowEnv
 from tests.envs.arena import FLOOR, MIDDLE, act, arena, at, changed_cells
 
 AHEAD = (0, 1, -2)  # the cell two blocks north at the height of the eye: aimed at with pitch 0
@@ -363,20 +362,6 @@ def test_conditions_fade_into_each_other():
     assert whole > 20
     assert max(steps) < 0.3 * whole
     assert np.abs(half_way.render() - pictures[10]).mean() < 0.3 * whole
-
-
-def test_a_world_seed_picks_in_how_many_ticks_wishes_come_true():
-    env = MeadowEnv(80, 48, prompts=True, fade_ticks=[1, 4])
-    night = env.controls.encode(Action(attributes={"time_of_day": "night"}))
-    for seed, ticks in ((6, 1), (7, 4)):
-        env.reset(seed=seed)
-        frames = [env.step(night)[0].astype(int) for _ in range(6)]
-        changes = [np.abs(b - a).mean() > 1 for a, b in itertools.pairwise(frames)]
-        assert changes == [tick < ticks for tick in range(1, 6)]
-        assert env.clone().fade_ticks == (1, 4)
-    for wrong in (0, 0.5, True, None, [], [1, "soon"]):
-        with pytest.raises(ReverieError, match=r"fade_ticks is .*; expected ticks"):
-            MeadowEnv(fade_ticks=wrong)
 
 
 def arrived(conditions, tick):

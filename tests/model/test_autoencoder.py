@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -48,6 +50,26 @@ def test_a_token_sees_its_own_place() -> None:
     column = float((weight.sum(0) * torch.arange(64)).sum())
     assert abs(row - 24) < 10
     assert abs(column - 40) < 12
+
+
+def test_attributes_are_painted_and_nothing_is_as_usual() -> None:
+    torch.manual_seed(0)
+    plain = Autoencoder(TINY)
+    network = Autoencoder(replace(TINY, attributes=(2, 3)))
+    network.load_state_dict(plain.state_dict(), strict=False)
+    latents = torch.randn(2, TINY.num_tokens, 8)
+    usual, other = torch.tensor([[1.0, 0, 1, 0, 0]] * 2), torch.tensor([[0.0, 1, 1, 0, 0]] * 2)
+    with torch.no_grad():
+        expected = plain.decode(latents)
+        for attributes in (None, usual, other):  # before training
+            torch.testing.assert_close(network.decode(latents, attributes), expected)
+        for stroke in network.painter.strokes:
+            for weight in stroke.parameters():
+                weight.normal_(std=0.1)
+        painted = network.decode(latents, usual)
+        torch.testing.assert_close(network.decode(latents), painted)
+        assert (network.decode(latents, other) - painted).abs().mean() > 0.01
+    assert torch.equal(network.encode(painted), plain.encode(painted))
 
 
 def test_frames_survive_the_way_to_pixels_and_back() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reverie.model.adapters.shortcut import ShortcutModel, frame_phases
 from reverie.model.autoencoder import normalise
-from reverie.model.denoiser import Denoiser, DenoiserConfig, hear_more
+from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import Sampler
 
 CONFIG = DenoiserConfig((2, 3), 8, 5, context=4, width=32, depth=4, head_width=16, camera_column=1)
@@ -161,41 +161,3 @@ def test_the_camera_is_read_off_an_action(denoiser: Denoiser) -> None:
     rows, turns = denoiser.camera(action)
     torch.testing.assert_close(rows, torch.tensor([-2.0 * CONFIG.camera_tokens]))
     torch.testing.assert_close(turns, torch.tensor([0.5 * CONFIG.camera_tokens]))
-
-
-USUAL = torch.tensor([1.0, 0.0, 0.0])
-
-
-def test_who_hears_more_goes_on_as_before_while_all_is_as_usual(denoiser: Denoiser) -> None:
-    width = denoiser.config.action_width
-    wider = hear_more(denoiser, slice(2, 5), USUAL)
-    assert wider.config.action_width == width + 3
-    latents = torch.randn(1, 3, denoiser.config.num_tokens, denoiser.config.channels)
-    levels, action = torch.full((1, 3), 0.5), torch.randn(1, 3, width)
-    told = torch.cat([action[..., :2], USUAL.expand(1, 3, 3), action[..., 2:]], -1)
-    drawn = denoiser(latents, levels, action, latents, levels, levels, action)
-    more = wider(latents, levels, told, latents, levels, levels, told)
-    torch.testing.assert_close(more, drawn)
-    told[..., 2:5] = torch.tensor([0.0, 1.0, 0.0])
-    other = wider(latents, levels, told, latents, levels, levels, told)
-    assert (other - drawn).abs().max() > 0.01
-
-
-def test_attributes_are_told_of_the_frame_that_is_drawn_alone(denoiser: Denoiser) -> None:
-    wider = hear_more(denoiser, slice(2, 5), USUAL)
-    latents = torch.randn(1, 3, denoiser.config.num_tokens, denoiser.config.channels)
-    levels, told = torch.full((1, 3), 0.5), torch.randn(1, 3, wider.config.action_width)
-    other = told.clone()
-    other[..., 2:5] += 1
-
-    def draw(past: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
-        return wider(latents, levels, past, latents, levels, levels, now)
-
-    torch.testing.assert_close(draw(other, told), draw(told, told))
-    assert (draw(told, other) - draw(told, told)).abs().max() > 0.01
-    rings = []
-    for acted in (told, other):
-        sampler = Sampler(ShortcutModel(wider, 0.9), 1)
-        sampler.commit([0], latents[:, 0], latents[:, 1], acted[:, 0], [0])
-        rings.append(sampler.rings)
-    torch.testing.assert_close(*rings)

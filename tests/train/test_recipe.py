@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from reverie.core import ReverieError
+from reverie.data.episode import Dataset
 from reverie.data.record import record
+from reverie.data.render import render
 from reverie.envs.meadow.sim import MEADOW_ACTIONS, PROMPTED_ACTIONS
 from reverie.model.adapters.shortcut import ShortcutModel
 from reverie.model.autoencoder import Autoencoder
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.sampler import Sampler
 from reverie.model.weights import load_networks
-from reverie.train.autoencoder import load_autoencoder
+from reverie.train.autoencoder import Wished, load_autoencoder
 from reverie.train.denoiser import load_denoiser
 from reverie.train.distill import GuidanceConfig
 from reverie.train.export import write_random_world
@@ -82,22 +85,55 @@ def test_a_world_learns_prompts_from_where_it_is(
     assert load_autoencoder(tmp_path / "autoencoder").config == autoencoder.config
     learned = load_denoiser(tmp_path / "denoiser")
     assert learned.config.action_width == PROMPTED_ACTIONS.told_width
-    assert learned.config.attribute_columns == (16, 32)
     kept = "blocks.0.mlp.down.weight"
     assert torch.allclose(learned.state_dict()[kept], denoiser.state_dict()[kept], atol=1e-3)
 
 
-def test_a_denoiser_that_begins_with_a_world_draws_its_latents(
+def test_what_begins_with_a_world_takes_along_what_came_before(
     world: World, prompted_set: Path, tmp_path: Path
 ) -> None:
-    train_stage("denoiser", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
     autoencoder = load_networks(world)[0]
+    train_stage("denoiser", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
     adopted = load_autoencoder(tmp_path / "autoencoder")
     torch.testing.assert_close(adopted.state_dict(), autoencoder.state_dict())
     distill_stage(prompted_set, tmp_path, CONFIG, GuidanceConfig())
-    assert export_run(prompted_set, tmp_path, tmp_path / "world", "w").config.prompts
-    with pytest.raises(ReverieError, match="came with a world and cannot go on"):
+    with pytest.raises(ReverieError, match="train the decoder on this action space"):
+        export_run(prompted_set, tmp_path, tmp_path / "world", "w")
+    with pytest.raises(ReverieError, match="came with a world, which cannot go on"):
         train_stage("autoencoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
+
+
+def test_a_decoder_learns_to_paint_wishes_and_all_else_stays(
+    world: World, prompted_set: Path, tmp_path: Path
+) -> None:
+    train_stage("decoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
+    painting = export_run(prompted_set, tmp_path, tmp_path / "world", "w")
+    assert painting.understand("a snowy evening") == {"time_of_day": "dusk", "weather": "snow"}
+    before, after = load_networks(world), load_networks(painting)
+    torch.testing.assert_close(after[1].state_dict(), before[1].state_dict())
+    assert after[0].config.attributes == (4, 4, 4, 4)
+    first = "encoder.1.weight"
+    assert torch.equal(after[0].state_dict()[first], before[0].state_dict()[first])
+
+
+def test_wishes_are_learned_where_they_have_come_true(prompted_set: Path) -> None:
+    dataset = Dataset.load(prompted_set)
+    usual, wished = (
+        render(d, "train", cache=prompted_set / "frames", progress=False)
+        for d in (dataset.as_usual(), dataset)
+    )
+    found = Wished.of(wished, PROMPTED_ACTIONS)
+    assert 0 < len(found.rows) < len(wished.frames)
+    for row in found.rows.tolist():
+        assert (found.attributes[row - 20 : row] == found.attributes[row]).all()
+    columns = PROMPTED_ACTIONS.attribute_columns
+    assert (usual.actions[:, columns] == PROMPTED_ACTIONS.encode_attributes({})).all()
+    assert (usual.actions[:, : columns.start] == wished.actions[:, : columns.start]).all()
+    unusual = (found.attributes != usual.actions[:, columns]).any(1)
+    apart = np.abs(usual.frames.astype(int) - wished.frames).mean((1, 2, 3))
+    assert apart[found.rows][unusual[found.rows]].min() > 1
+    assert apart[found.rows][~unusual[found.rows]].max(initial=0) == 0
+    assert apart[0] == 0
 
 
 def test_a_world_of_other_actions_is_no_beginning(
@@ -107,5 +143,3 @@ def test_a_world_of_other_actions_is_no_beginning(
     world = replace(world, config=replace(world.config, action_space=other))
     with pytest.raises(ReverieError, match="has other actions than the world 'random'"):
         train_stage("autoencoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
-    with pytest.raises(ReverieError, match="leave out the world"):
-        train_stage("decoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)

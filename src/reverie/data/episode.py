@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,15 @@ class DatasetConfig:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A recorded data set: its config and all its episodes, in memory (a few bytes a frame)."""
+    """A recorded data set: its config and all its episodes, in memory (a few bytes a frame).
+
+    has_wishes: False for the same play as if nobody had wished for anything.
+    """
 
     path: Path
     config: DatasetConfig
     episodes: tuple[Episode, ...]
+    has_wishes: bool = True
 
     @classmethod
     def load(cls, path: str | Path) -> Dataset:
@@ -156,6 +160,11 @@ class Dataset:
             )
         return cls(path, config, episodes)
 
+    def as_usual(self) -> Dataset:
+        """The same play as if nobody had wished for anything; itself where nobody could."""
+        space = self.config.actions.space
+        return replace(self, has_wishes=False) if space and space.attributes else self
+
     def split(self, split: str) -> tuple[Episode, ...]:
         """Episodes of "train", "validation" or "test", in the order of their numbers."""
         if split not in SPLITS:
@@ -166,7 +175,10 @@ class Dataset:
         """The actions of an episode as the environment got them, float32 [T, A]; row t leads from
         frame t to t + 1.
         """
-        return self.config.actions.unpack(episode.columns)
+        vectors, space = self.config.actions.unpack(episode.columns), self.config.actions.space
+        if space and not self.has_wishes:
+            vectors[:, space.attribute_columns] = space.encode_attributes({})
+        return vectors
 
     def totals(self) -> dict[str, dict[str, int]]:
         return {

@@ -28,10 +28,8 @@ TRAIL = 70
 BLOCKED_MOVE = 0.02
 """Blocks per frame: who moves less while walking is held up by something."""
 
-OFTEN, SELDOM, OFTEN_SHARE = 1 / 10, 1 / 120, 0.7
-"""Wishes per frame, and the share of episodes in which they come often: what a wish means is
-learned where the past does not look like it yet; everywhere else the past tells what to draw.
-"""
+WISHES = 1 / 60
+"""Per frame: what has been wished for is to be seen for a while, in many places."""
 
 
 class Body:
@@ -43,9 +41,7 @@ class Body:
         self.space, self.rng = space, rng
         self.slot = int(rng.integers(1, space.num_slots + 1)) if space.num_slots else 1
         self.attributes: dict[str, str] = {}
-        self.wish_chance = 0.0
         if space.attributes:
-            self.wish_chance = OFTEN if self.chance(OFTEN_SHARE) else SELDOM
             self.wish()
         self.position = np.zeros(3)
         self.yaw, self.pitch = 0.0, 0.0
@@ -62,7 +58,7 @@ class Body:
         """Take in what the environment says after a frame; `walking`: whether a walking key was
         held during it.
         """
-        if self.wish_chance and self.chance(self.wish_chance):
+        if self.space.attributes and self.chance(WISHES):
             self.wish()
         position = np.asarray(info.get("position", self.position), float)
         self.moved = float(np.hypot(*(position - self.position)[[0, 2]]))

@@ -101,21 +101,16 @@ def record(
 
 
 def play(simulator: Simulator, config: DatasetConfig, split: str, number: int) -> Episode:
-    """Play one episode of a data set: what `record` does for each. Nobody wishes for anything in
-    held-out ones: what is judged by them is the world as it usually is, and wishes apart from it.
-    """
+    """Play one episode of a data set: what `record` does for each."""
     seed = world_seed(config.seed, split, number)
     rng = np.random.default_rng([config.seed, SPLITS.index(split), number, 1])
     policy = policies.make(config.policy, config.actions)
     options = _draw_options(config.reset_options, rng)
     info = simulator.reset(seed, options)
     first = fingerprint(simulator.picture())
-    space = config.actions.space if split != "train" else None
     vectors = []
     for _ in range(config.episode_actions):
         vector = config.actions.quantise(policy(rng, info))
-        if space:
-            vector[space.attribute_columns] = space.encode_attributes({})
         info, ended = simulator.step(vector)
         vectors.append(vector)
         if ended:

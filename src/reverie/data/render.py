@@ -116,6 +116,8 @@ def render(
     if num_frames is not None:
         wanted = min(wanted, int(np.searchsorted(boundaries, num_frames)))
     folder = (Path(cache) if cache else default_cache(dataset)) / split
+    if not dataset.has_wishes:
+        folder = folder.with_name(f"{split}_as_usual")
     finished = _prepare(folder, dataset, episodes, boundaries)
     _check_room(folder, dataset, int(boundaries[max(wanted, finished)] - boundaries[finished]))
     jobs = [
@@ -124,7 +126,7 @@ def render(
     ]
     total = sum(end - first for _, first, end in jobs)
     arguments = (dataset, split, str(folder))
-    with progress_bar(progress and bool(jobs), f"rendering {split}", total) as advance:
+    with progress_bar(progress and bool(jobs), f"rendering {folder.name}", total) as advance:
         for i, rows in map_in_order(_open_renderer, arguments, jobs, processes):
             _write_state(folder, dataset, i + 1)
             advance(rows)
@@ -144,7 +146,8 @@ def play_back(simulator: Simulator, dataset: Dataset, episode: Episode) -> Itera
         simulator.step(vector)
         pixels = simulator.picture()
         yield pixels
-    _check(simulator, dataset, episode, pixels, 1)
+    if dataset.has_wishes:
+        _check(simulator, dataset, episode, pixels, 1)
 
 
 def open_simulator(dataset: Dataset) -> Simulator:

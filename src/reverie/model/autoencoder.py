@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+
+MOOD_WIDTH = 64
+"""Of what the decoder makes of all attributes together."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class AutoencoderConfig:
     widths: feature maps at 1/2, 1/4, 1/8, ... of the picture; the last is the size of the latent
     grid (four widths: stride 16, five: 32). Each divides four times the one before, so that whole
     channels are averaged on the way down and copied on the way up. encoder_blocks, decoder_blocks:
-    residual blocks at each of these sizes; the encoder works from 1/4 on.
+    residual blocks at each of these sizes; the encoder works from 1/4 on. attributes: how
+    many values each attribute of the world has (`ActionSpace.attributes`); the decoder paints them.
     """
 
     width: int = 160
@@ -34,8 +39,10 @@ class AutoencoderConfig:
     widths: tuple[int, ...] = (32, 64, 128, 256)
     encoder_blocks: tuple[int, ...] = (0, 1, 2, 2)
     decoder_blocks: tuple[int, ...] = (1, 2, 2, 3)
+    attributes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "attributes", tuple(self.attributes))
         for name in ("widths", "encoder_blocks", "decoder_blocks"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) != len(self.widths) or len(self.widths) < 3:
@@ -114,6 +121,36 @@ class Up(nn.Module):
         return F.pixel_shuffle(self.conv(x) + shortcut, 2)
 
 
+class Painter(nn.Module):
+    """What attributes do to feature maps: a scale and a shift for every channel (FiLM, arXiv
+    1709.07871), none before training.
+    """
+
+    usual: Tensor
+
+    def __init__(self, attributes: tuple[int, ...], widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.widths = widths
+        usual = torch.cat([F.one_hot(torch.tensor(0), count) for count in attributes])
+        self.register_buffer("usual", usual.float(), persistent=False)
+        self.mood = nn.Linear(len(usual), MOOD_WIDTH)
+        self.strokes = nn.ModuleList(nn.Linear(MOOD_WIDTH, 2 * width) for width in widths)
+        for stroke in self.strokes:
+            nn.init.zeros_(cast("nn.Linear", stroke).weight)
+            nn.init.zeros_(cast("nn.Linear", stroke).bias)
+
+    def forward(
+        self, attributes: Float[Tensor, "b k"]
+    ) -> list[tuple[Float[Tensor, "b d 1 1"], Float[Tensor, "b d 1 1"]]]:
+        """Scale and shift at every place where features are painted."""
+        mood = F.relu(self.mood(attributes))
+        painted = []
+        for width, stroke in zip(self.widths, self.strokes, strict=True):
+            joined = stroke(mood)[..., None, None]
+            painted.append((1 + joined[:, :width], joined[:, width:]))
+        return painted
+
+
 class Autoencoder(nn.Module):
     """Pictures [b, 3, h, w] in 0..1 <-> latents [b, n, c]; see the module's docstring."""
 
@@ -129,23 +166,42 @@ class Autoencoder(nn.Module):
         self.encoder = nn.Sequential(*down, nn.Conv2d(widths[-1], config.channels, 1))
 
         up: list[nn.Module] = [nn.Conv2d(config.channels, widths[-1], 3, padding=1), nn.ReLU()]
+        self._painted: list[int] = []  # layers of the decoder whose input is painted
         for level in reversed(range(len(widths))):
+            self._painted.append(len(up))
             up += _blocks(widths[level], config.decoder_blocks[level])
             if level:
                 up.append(Up(widths[level], widths[level - 1]))
+        self._painted.append(len(up))
         up += [nn.Conv2d(widths[0], 12, 3, padding=1), nn.PixelShuffle(2)]
         self.decoder = nn.Sequential(*up)
+        if config.attributes:
+            self.painter = Painter(config.attributes, (*widths[::-1], widths[0]))
 
     def encode(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
         """Latents of pictures whose values lie in 0..1."""
         features = self.encoder(pixels * 2.0 - 1.0)
         return normalise(features.flatten(2).transpose(1, 2))
 
-    def decode(self, latents: Float[Tensor, "b n c"]) -> Float[Tensor, "b 3 h w"]:
-        """Pictures, values around 0..1 (not clipped: training needs the gradient)."""
+    def decode(
+        self, latents: Float[Tensor, "b n c"], attributes: Float[Tensor, "b k"] | None = None
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Pictures, values around 0..1 (not clipped: training needs the gradient). attributes:
+        encoded, what they are to look like; as usual if not given, or if the world has none.
+        """
         rows, columns = self.config.grid
         features = latents.transpose(1, 2).unflatten(2, (rows, columns))
-        return self.decoder(features) * 0.5 + 0.5
+        painted = {}
+        if self.config.attributes:
+            if attributes is None:
+                attributes = self.painter.usual.expand(len(latents), -1)
+            painted = dict(zip(self._painted, self.painter(attributes), strict=True))
+        for i, layer in enumerate(self.decoder):
+            if i in painted:
+                scale, shift = painted[i]
+                features = features * scale + shift
+            features = layer(features)
+        return features * 0.5 + 0.5
 
 
 def _blocks(width: int, count: int) -> list[nn.Module]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -37,9 +37,7 @@ class DenoiserConfig:
     min_step_size: the finest denoising step it is trained for (a power of two); commits are
     labelled with it. camera_column: of an action, where its turn to the right is; its last column
     is then the camera's pitch. None without a camera. camera_tokens: by how many the picture moves
-    for a turn of 1. attribute_columns: of an action, from where to where it says what the whole
-    world is to be like. That is told of the frame that is drawn, never of those remembered, which
-    show it: a network that is told what they were meant to be like takes them to be.
+    for a turn of 1.
     """
 
     grid: tuple[int, int] = (6, 10)
@@ -53,17 +51,9 @@ class DenoiserConfig:
     min_step_size: float = 0.125
     camera_column: int | None = None
     camera_tokens: float = 1.9
-    attribute_columns: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", tuple(self.grid))
-        first, end = self.attribute_columns
-        object.__setattr__(self, "attribute_columns", (first, end))
-        if not 0 <= first <= end <= self.action_width:
-            raise ValueError(
-                f"denoiser: attribute_columns {first} to {end} are not within an action of "
-                f"{self.action_width} numbers"
-            )
         if self.width % self.head_width:
             raise ValueError(f"denoiser: width {self.width} is not a multiple of {self.head_width}")
         if self.head_width % 4:
@@ -230,23 +220,6 @@ def attend_to_past(
     return weights[..., :num_past] @ past_v + weights[..., num_past:] @ v
 
 
-def hear_more(denoiser: Denoiser, columns: slice, usual: Float[Tensor, " k"]) -> Denoiser:
-    """The same network for actions that have these columns more. usual: what they are while it goes
-    on as it was. Of everything else it hears that it is something else, and learns what; from zero
-    weights on, hearing that alone took hundreds of steps (docs/log.md).
-    """
-    config = denoiser.config
-    width = config.action_width + columns.stop - columns.start
-    bounds = (columns.start, columns.stop)
-    wider = Denoiser(replace(config, action_width=width, attribute_columns=bounds))
-    weights = denoiser.state_dict()
-    first = "embed_action.0.weight"
-    before, after = weights[first][:, : columns.start], weights[first][:, columns.start :]
-    new = before.std() * torch.randn(len(before), len(usual)) * (1 - usual)
-    wider.load_state_dict({**weights, first: torch.cat([before, new, after], 1)})
-    return wider.eval().requires_grad_(False)
-
-
 class Denoiser(nn.Module):
     """The whole network; see the module's docstring. `forward` trains it, `step` plays it."""
 
@@ -330,15 +303,6 @@ class Denoiser(nn.Module):
         tokens = self.config.camera_tokens
         return action[..., -1] * tokens, action[..., column] * tokens
 
-    def told_of_past(self, action: Float[Tensor, "*b a"]) -> Float[Tensor, "*b a"]:
-        """What the network is told with a frame that it remembers."""
-        first, end = self.config.attribute_columns
-        if first == end:
-            return action
-        told = action.clone()
-        told[..., first:end] = 0
-        return told
-
     def unembed_tokens(self, x: Tensor, condition: Tensor) -> Tensor:
         joined, width = self.modulate_out(condition)[..., None, :], x.shape[-1]
         return self.unembed(rms_norm(x) * (1 + joined[..., width:]) + joined[..., :width])
@@ -377,7 +341,7 @@ class Denoiser(nn.Module):
         acting, condition = self.condition(
             torch.cat([context_signal, signal], 1),
             torch.cat([finest, step_size], 1),
-            torch.cat([self.told_of_past(context_action), action if heard is None else heard], 1),
+            torch.cat([context_action, action if heard is None else heard], 1),
         )
         x = self.embed(torch.cat([context, noisy], 1)) + self.place + acting[:, :, None]
         (past_rows, turns), (rows, turn) = self.camera(context_action), self.camera(action)

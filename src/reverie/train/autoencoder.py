@@ -7,7 +7,7 @@ The noise on the latents teaches the decoder to read what a Denoiser writes, whi
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 from torch import Tensor
 
+from reverie.core import ActionSpace, ReverieError
 from reverie.data.render import Rendered
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig, to_frames, to_pixels
 from reverie.train import parallel
@@ -25,6 +26,33 @@ from reverie.train.run import Run, RunConfig, load_checkpoint, load_weights, pic
 from reverie.train.sheets import psnr, write_sheet
 
 LATENT_NOISE = 0.1
+SETTLED = 20
+"""Frames after which a wish has come true, however the environment fades."""
+
+
+@dataclass(frozen=True)
+class Wished:
+    """The same play as wished that a `Rendered` has as usual, row by row. frames: uint8 [N, h, w,
+    3]. attributes: float32 [N, k], encoded. rows: those at which all that was wished for is there.
+    """
+
+    frames: NDArray[np.uint8]
+    attributes: NDArray[np.float32]
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, rendered: Rendered, space: ActionSpace) -> Wished:
+        """Raises ReverieError where wishes change too often to be seen."""
+        attributes = rendered.actions[:, space.attribute_columns]
+        index = np.arange(len(attributes))
+        changed = np.r_[True, (attributes[1:] != attributes[:-1]).any(1)]
+        changed[rendered.boundaries[:-1]] = True
+        rows = np.flatnonzero(index - np.maximum.accumulate(np.where(changed, index, 0)) >= SETTLED)
+        if not len(rows):
+            raise ReverieError(
+                f"{rendered.path} has no wish that lasts {SETTLED} frames; record longer episodes"
+            )
+        return cls(rendered.frames, attributes, rows)
 
 
 def train_autoencoder(
@@ -34,11 +62,12 @@ def train_autoencoder(
     train: Rendered,
     validation: Rendered,
     decoder_only: bool = False,
+    wished: tuple[Wished, Wished] | None = None,
 ) -> Run:
     """Train a network, new or trained before, in `folder`; goes on from the checkpoint there.
 
     decoder_only: the encoder stays, and with it the latents and every denoiser that was trained on
-    them.
+    them. wished: both splits as they are to be painted, half of every batch.
     """
     device = pick_device(run_config.threads)
     torch.manual_seed(run_config.seed)
@@ -48,27 +77,55 @@ def train_autoencoder(
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.98), weight_decay=1e-4)
     run = Run(folder, run_config, network, [optimizer], settings)
-    held_out = validation.frames[np.linspace(0, len(validation.frames) - 1, 64).astype(int)]
+    held_out = validation.frames[_spread(np.arange(len(validation.frames)))]
 
     def train_step(step: int) -> Tensor:
         generator = np.random.Generator(np.random.Philox(key=[run_config.seed, step]))
         rows = generator.integers(0, len(train.frames), run_config.batch_size)
-        rows = np.sort(rows[parallel.share_of(run_config.batch_size)])
-        pixels = to_pixels(torch.from_numpy(train.frames[rows]).to(device))
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        rows = rows[parallel.share_of(run_config.batch_size)]
+        half = len(rows) // 2
+        if wished:
+            rows[:half] = wished[0].rows[rows[:half] % len(wished[0].rows)]
+        given = wanted = train.frames[rows]
+        attributes = None
+        if wished:
+            wanted, attributes = given.copy(), torch.from_numpy(wished[0].attributes[rows])
+            wanted[:half] = wished[0].frames[rows[:half]]
+            attributes = attributes.to(device)
+            attributes[half:] = network.painter.usual
+        pixels, target = (_pixels(frames, device) for frames in (given, wanted))
         with torch.autocast(device.type, torch.bfloat16):
             latents = network.encode(pixels)
-            rebuilt = network.decode(latents + LATENT_NOISE * torch.randn_like(latents))
-        return reconstruction_loss(rebuilt.float(), pixels)
+            noisy = latents + LATENT_NOISE * torch.randn_like(latents)
+            rebuilt = network.decode(noisy, attributes)
+        return reconstruction_loss(rebuilt.float(), target)
 
     def inspect(step: int) -> dict[str, float]:
         rebuilt = decode_frames(network, encode_frames(network, held_out))
         pairs = [row for i in range(0, 16, 8) for row in (held_out[i : i + 8], rebuilt[i : i + 8])]
+        figures = {"reconstruction_psnr": psnr(held_out, rebuilt)}
+        if wished:
+            rows = _spread(wished[1].rows)
+            latents, truth = encode_frames(network, validation.frames[rows]), wished[1].frames[rows]
+            painted = decode_frames(network, latents, torch.from_numpy(wished[1].attributes[rows]))
+            pairs += [
+                row for i in range(0, 32, 8) for row in (truth[i : i + 8], painted[i : i + 8])
+            ]
+            figures["painted_psnr"] = psnr(truth, painted)
         write_sheet(folder / "sheets" / f"{step:06}.jpg", pairs)
-        return {"reconstruction_psnr": psnr(held_out, rebuilt)}
+        return figures
 
     run.train(train_step, inspect)
     return run
+
+
+def _spread(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows[np.linspace(0, len(rows) - 1, 64).astype(int)]
+
+
+def _pixels(frames: NDArray[np.uint8], device: torch.device) -> Float[Tensor, "b 3 h w"]:
+    pixels = to_pixels(torch.from_numpy(frames).to(device))
+    return pixels.contiguous(memory_format=torch.channels_last)
 
 
 def reconstruction_loss(
@@ -89,16 +146,6 @@ def load_autoencoder(folder: Path) -> Autoencoder:
     return network.eval().requires_grad_(False)
 
 
-def save_autoencoder(folder: Path, network: Autoencoder) -> None:
-    """One that was trained elsewhere, for the stages that come after it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = {"autoencoder": asdict(network.config)}
-    state = {"settings": settings, "average": network.state_dict()}
-    temporary = folder / "checkpoint.pt.new"
-    torch.save(state, temporary)
-    temporary.replace(folder / "checkpoint.pt")
-
-
 @torch.no_grad()
 def encode_frames(network: Autoencoder, frames: NDArray[np.uint8]) -> Float[Tensor, "b n c"]:
     """Latents, float32, of frames uint8 [b, h, w, 3]."""
@@ -107,10 +154,16 @@ def encode_frames(network: Autoencoder, frames: NDArray[np.uint8]) -> Float[Tens
 
 
 @torch.no_grad()
-def decode_frames(network: Autoencoder, latents: Float[Tensor, "b n c"]) -> NDArray[np.uint8]:
-    """Frames, uint8 [b, h, w, 3]."""
+def decode_frames(
+    network: Autoencoder,
+    latents: Float[Tensor, "b n c"],
+    attributes: Float[Tensor, "b k"] | None = None,
+) -> NDArray[np.uint8]:
+    """Frames, uint8 [b, h, w, 3], as usual if no attributes are given."""
     device = next(network.parameters()).device
-    return to_frames(network.decode(latents.to(device)).float()).cpu().numpy()
+    if attributes is not None:
+        attributes = attributes.to(device)
+    return to_frames(network.decode(latents.to(device), attributes).float()).cpu().numpy()
 
 
 def encode_all(

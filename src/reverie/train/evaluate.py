@@ -26,7 +26,7 @@ from reverie.core import ReverieError
 from reverie.data.environment import code_hash
 from reverie.data.episode import Dataset, replace_text
 from reverie.data.parallel import map_as_done, progress_bar
-from reverie.data.render import FRAMES_FOLDER, Rendered, open_simulator, render
+from reverie.data.render import FRAMES_FOLDER, open_simulator, render
 from reverie.engine.runtimes import load_runtime, pick_runtime
 from reverie.model.weights import load_networks
 from reverie.train import long_play, measures, motion, players
@@ -88,7 +88,7 @@ def evaluate(
     set of other pictures.
     """
     thresholds = read_thresholds(world.card, LABELS) or RELEASE
-    dataset = Dataset.load(data)
+    dataset = Dataset.load(data).as_usual()  # wishes are judged apart
     test = render(dataset, "test", cache=data / FRAMES_FOLDER)
     if test.frames.shape[1:] != world.config.frame_shape:
         raise ReverieError(
@@ -219,8 +219,8 @@ class Judge:
         self.effort, self.out, self.num_steps = effort, out, num_steps
         world = worlds.load(path)
         config = world.config
-        dataset = Dataset.load(data)
-        test = Rendered.load(data / FRAMES_FOLDER / "test")
+        dataset = Dataset.load(data).as_usual()
+        test = render(dataset, "test", cache=data / FRAMES_FOLDER)
         runtime = load_runtime(world, name, num_threads=1)
         runtime.allocate(SIDE_BY_SIDE)
         self.replay = Replay(dataset) if simulated else None

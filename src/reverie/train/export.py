@@ -43,8 +43,8 @@ class _Decode(nn.Module):
         super().__init__()
         self.autoencoder = autoencoder
 
-    def forward(self, latents: Tensor) -> Tensor:
-        return to_frames(self.autoencoder.decode(latents))
+    def forward(self, latents: Tensor, attributes: Tensor | None = None) -> Tensor:
+        return to_frames(self.autoencoder.decode(latents, attributes))
 
 
 class _Step(nn.Module):
@@ -129,11 +129,11 @@ def _check_fit(autoencoder: Autoencoder, denoiser: Denoiser, action_space: Actio
             f"the denoiser looks for the camera in column {denoiser.config.camera_column} of an "
             f"action, the action space has it in {column}; train it on this action space"
         )
-    heard, said = denoiser.config.attribute_columns, action_space.attribute_bounds
-    if heard != said:
+    counts = tuple(len(values) for values in action_space.attributes.values())
+    if autoencoder.config.attributes != counts:
         raise ReverieError(
-            f"the denoiser hears of attributes in columns {heard} of an action, the action space "
-            f"has them in {said}; train it on this action space"
+            f"the decoder paints attributes of {list(autoencoder.config.attributes)} values, the "
+            f"action space has attributes of {list(counts)}; train the decoder on this action space"
         )
     if (
         denoiser.config.grid != autoencoder.config.grid
@@ -173,7 +173,11 @@ def _write_graphs(path: Path, autoencoder: Autoencoder, denoiser: Denoiser) -> N
     cache_names = [f"{kind}.{i}" for kind in ("cache_k", "cache_v") for i in layers]
     new_names = [f"{kind}.{i}" for kind in ("new_k", "new_v") for i in layers]
     _write_graph(path, "encoder", _Encode(autoencoder), (frames,), ["frames"], ["latents"])
-    _write_graph(path, "decoder", _Decode(autoencoder), (latents,), ["latents"], ["frames"])
+    painted: dict[str, Tensor] = {"latents": latents}
+    if autoencoder.config.attributes:
+        painted["attributes"] = autoencoder.painter.usual.repeat(2, 1)
+    given = (tuple(painted.values()), list(painted))
+    _write_graph(path, "decoder", _Decode(autoencoder), *given, ["frames"])
     _write_graph(
         path, "denoiser", _Step(denoiser), step_inputs, names + cache_names, ["clean", *new_names]
     )
@@ -287,16 +291,16 @@ def write_random_world(
     }
     attributes = {"weather": ("clear", "rain")} if prompts else {}
     space = ActionSpace(keys, 15.0, 6, keymap, attributes=attributes)
-    heard = {
-        "camera_column": len(keys),
-        "attribute_columns": space.attribute_bounds,
-    }
+    counts = (2,) if prompts else ()
     if small:
-        pictures = AutoencoderConfig(64, 32, 8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1))
-        steps = DenoiserConfig(pictures.grid, 8, space.told_width, 4, 32, 4, 16, **heard)
+        sizes = ((8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1))
+        pictures = AutoencoderConfig(64, 32, 8, *sizes, attributes=counts)
+        steps = DenoiserConfig(
+            pictures.grid, 8, space.told_width, 4, 32, 4, 16, camera_column=len(keys)
+        )
     else:
-        pictures = AutoencoderConfig()
-        steps = DenoiserConfig(action_width=space.told_width, **heard)
+        pictures = AutoencoderConfig(attributes=counts)
+        steps = DenoiserConfig(action_width=space.told_width, camera_column=len(keys))
     autoencoder, denoiser = Autoencoder(pictures), Denoiser(steps)
     with torch.no_grad():
         for weight in [*denoiser.parameters(), *autoencoder.parameters()]:

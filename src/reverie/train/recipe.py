@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,19 @@ from reverie.core import MAX_KEYS, ActionSpace, ReverieError
 from reverie.data.episode import Dataset
 from reverie.data.render import FRAMES_FOLDER, Rendered, led_into, open_simulator, play_back, render
 from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
-from reverie.model.denoiser import Denoiser, DenoiserConfig, hear_more
+from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.weights import load_networks
 from reverie.train import parallel
-from reverie.train.autoencoder import load_autoencoder, save_autoencoder, train_autoencoder
+from reverie.train.autoencoder import (
+    Wished,
+    load_autoencoder,
+    train_autoencoder,
+)
 from reverie.train.denoiser import Forcing, ForcingConfig, load_denoiser, train_denoiser
 from reverie.train.distill import Distillation, GuidanceConfig
 from reverie.train.export import export_world
 from reverie.train.provenance import describe
-from reverie.train.run import Run, RunConfig, load_checkpoint
+from reverie.train.run import Run, RunConfig, load_checkpoint, save_network
 from reverie.world import Start, World
 
 STAGES = ("autoencoder", "denoiser", "decoder")
@@ -74,33 +78,36 @@ def train_stage(
     """Train one stage of a run.
 
     num_frames: of the train split to render and use (default: all). begin_with: take its weights to
-    begin with, and its sizes in place of `size`; a denoiser whose run has no autoencoder gets its
-    autoencoder, too. Raises ReverieError on an unknown stage or size, pictures of another size, or
-    where the stage before is missing.
+    begin with, its sizes in place of `size`, and of the stages before this one what `out` has not.
+    Raises ReverieError on an unknown stage or size, pictures of another size, or where the stage
+    before is missing.
     """
     _expect_one_of("stage", stage, STAGES)
     _expect_one_of("size", size, SIZES)
     dataset, space = _open(data, config)
-    if begin_with and stage == "decoder":
-        raise ReverieError("the decoder goes on from the run's own; leave out the world")
     networks = None
     if begin_with:
         networks = _networks_of(begin_with, space, data)
         begun_with = f"{begin_with.config.name} {begin_with.fingerprint[:8]}"
         config = replace(config, begun_with=begun_with)
-    is_there = stage != "autoencoder" and (out / "autoencoder" / "checkpoint.pt").exists()
-    if networks and not is_there:
+    if networks and (stage == "autoencoder" or not _has(out, "autoencoder")):
         autoencoder = networks[0]
-    elif stage != "autoencoder":
-        autoencoder = load_autoencoder(out / "autoencoder")
-    else:
+    elif stage == "autoencoder":
         autoencoder = Autoencoder(SIZES[size].autoencoder)
+    else:
+        autoencoder = load_autoencoder(out / "autoencoder")
     train, validation = _render(dataset, autoencoder.config, num_frames)
-    if networks and stage == "denoiser" and not is_there and parallel.rank() == 0:
-        save_autoencoder(out / "autoencoder", autoencoder)
+    if networks and parallel.rank() == 0:
+        _take_along(out, stage, *networks)
+    if stage == "decoder" and space.attributes:
+        autoencoder = _learn_to_paint(autoencoder, space)
+        wished = _render(Dataset.load(data), autoencoder.config, num_frames)
+        wishes = (Wished.of(wished[0], space), Wished.of(wished[1], space))
+    else:
+        wishes = None
     if stage != "denoiser":
         autoencoder.train().requires_grad_(True)
-        part = (train, validation, stage == "decoder")
+        part = (train, validation, stage == "decoder", wishes)
         return train_autoencoder(out / stage, autoencoder, config, *part)
     if networks:
         # It already knows the dynamics: it learns larger steps and its own frames at once.
@@ -123,8 +130,7 @@ def distill_stage(
     """
     dataset, space = _open(data, config)
     autoencoder, teacher = load_autoencoder(out / "autoencoder"), load_denoiser(out / "denoiser")
-    heard = (teacher.config.action_width, teacher.config.attribute_columns)
-    if heard != (space.told_width, space.attribute_bounds):
+    if teacher.config.action_width != space.told_width:
         raise ReverieError(f"{data} has other actions than the denoiser of {out} was trained for")
     train, validation = _render(dataset, autoencoder.config, num_frames)
     objective = Distillation(teacher, guidance, ForcingConfig(), len(space.keys))
@@ -132,26 +138,41 @@ def distill_stage(
 
 
 def _networks_of(world: World, space: ActionSpace, data: Path) -> tuple[Autoencoder, Denoiser]:
-    """A world's networks for actions like its own, or for those and attributes that it never heard
-    of, which it learns from there.
+    """A world's networks for actions like its own; attributes, which only the decoder hears of, may
+    differ.
     """
     autoencoder, denoiser = load_networks(world)
     known = world.config.action_space
-    # The order of attributes decides what a column means.
-    if (space, list(space.attributes)) != (known, list(known.attributes)):
-        if known.attributes or replace(space, attributes={}) != known:
-            raise ReverieError(
-                f"{data} has other actions than the world {world.config.name!r}; "
-                "record with the environment that the world was trained for, or train from scratch"
-            )
-        usual = torch.from_numpy(space.encode_attributes({}))
-        denoiser = hear_more(denoiser, space.attribute_columns, usual)
+    if replace(space, attributes={}) != replace(known, attributes={}):
+        raise ReverieError(
+            f"{data} has other actions than the world {world.config.name!r}; "
+            "record with the environment that the world was trained for, or train from scratch"
+        )
     return autoencoder, denoiser
+
+
+def _has(out: Path, stage: str) -> bool:
+    return (out / stage / "checkpoint.pt").exists()
+
+
+def _take_along(out: Path, stage: str, autoencoder: Autoencoder, denoiser: Denoiser) -> None:
+    """What comes before a stage and is not there yet, out of a world."""
+    for name, network in (("autoencoder", autoencoder), ("denoiser", denoiser)):
+        if STAGES.index(name) < STAGES.index(stage) and not _has(out, name):
+            save_network(out / name, {name: asdict(network.config)}, network)
+
+
+def _learn_to_paint(autoencoder: Autoencoder, space: ActionSpace) -> Autoencoder:
+    """One whose decoder paints the attributes, and everything as usual before it has learned to."""
+    counts = tuple(len(values) for values in space.attributes.values())
+    painting = Autoencoder(replace(autoencoder.config, attributes=counts))
+    painting.load_state_dict(autoencoder.state_dict(), strict=False)
+    return painting
 
 
 def _open(data: Path, config: RunConfig) -> tuple[Dataset, ActionSpace]:
     """A data set that a player's actions fit, in every process of the run."""
-    dataset = Dataset.load(data)
+    dataset = Dataset.load(data).as_usual()
     space = dataset.config.actions.space
     if space is None or len(space.keys) > MAX_KEYS:
         raise ReverieError(
@@ -188,7 +209,6 @@ def _new_denoiser(pictures: AutoencoderConfig, space: ActionSpace, size: str) ->
         action_width=space.told_width,
         camera_column=len(space.keys) if space.camera_limit else None,
         camera_tokens=pictures.grid[1] * space.camera_limit / VIEW_DEG,
-        attribute_columns=space.attribute_bounds,
         **SIZES[size].denoiser,
     )
     return Denoiser(settings)
@@ -202,7 +222,7 @@ def export_run(
     starts: a JSON file that lists moments of recorded episodes, [{"name", "title", "split",
     "episode", "frame"}]; without it, a few of the validation split.
     """
-    dataset = Dataset.load(data)
+    dataset = Dataset.load(data).as_usual()
     space = dataset.config.actions.space
     if not isinstance(space, ActionSpace):
         raise ReverieError(f"{data} has no action space that a player could use")

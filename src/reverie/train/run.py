@@ -226,8 +226,8 @@ class Run:
             )
         if "network" not in state:
             raise ReverieError(
-                f"{self.folder} holds what came with a world and cannot go on; go on with the "
-                "denoiser (--begin-with), or train in another folder"
+                f"{self.folder} holds what came with a world, which cannot go on; train the stages "
+                "after it, or all of them in another folder"
             )
         load_weights(self.network, state["network"], self.folder)
         device = next(self.network.parameters()).device
@@ -260,6 +260,14 @@ def load_checkpoint(folder: Path) -> dict[str, Any]:
         raise ReverieError(
             f"{file} cannot be read ({type(error).__name__}); delete it to start over"
         ) from None
+
+
+def save_network(folder: Path, settings: dict[str, Any], network: nn.Module) -> None:
+    """One that was trained elsewhere, for the stages that come after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "checkpoint.pt.new"
+    torch.save({"settings": settings, "average": network.state_dict()}, temporary)
+    temporary.replace(folder / "checkpoint.pt")
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:

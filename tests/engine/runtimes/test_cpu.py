@@ -14,13 +14,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from reverie import world as worlds
-from reverie.core import ReverieError
+from reverie.core import Action, ReverieError
 from reverie.engine.runtime import Batch, Runtime, noise
 from reverie.engine.runtimes.cpu import CpuRuntime
 from reverie.engine.runtimes.graphs import Graphs
 from reverie.engine.runtimes.onnx import OnnxGraphs
 from reverie.engine.runtimes.openvino import OpenVinoGraphs
 from reverie.world import World
+from tests.fakes import PROMPTED
 from tests.tiny_world import CHANNELS, HEADS, TOKENS, write_tiny_world
 
 SCRIPT = np.random.default_rng(5).random((40, 16)).astype(np.float32)
@@ -179,6 +180,37 @@ def test_a_snapshot_goes_on_bit_for_bit_anywhere(
     np.testing.assert_array_equal(play(runtime, 8, first=5, slot=2), expected)
     runtime.restore(0, saved)
     assert runtime.snapshot(0) == saved
+
+
+def test_a_wish_is_painted_within_a_second_and_the_past_knows_nothing_of_it(
+    ready: Ready, tmp_path: Path
+) -> None:
+    world = worlds.load(write_tiny_world(tmp_path / "prompted", space=PROMPTED))
+    usual, night = (
+        PROMPTED.encode(Action({"forward"}, attributes=attributes))
+        for attributes in ({}, {"time_of_day": "night"})
+    )
+
+    def film(actions: list[np.ndarray], runtime: Runtime, first: int = 0) -> np.ndarray:
+        if not first:
+            begin(runtime)
+        numbered = enumerate(actions, first)
+        batches = (Batch((0,), action[None], (7,), (i,), 1) for i, action in numbered)
+        return np.stack([runtime.step(batch)[0].astype(int) for batch in batches])
+
+    runtime = ready(world)
+    bright, dark = (film([action] * 30, runtime) for action in (usual, night))
+    back = film([usual] * 2 + [night] * 10 + [usual] * 18, runtime)
+    apart = np.abs(dark - bright).mean((1, 2, 3))
+    assert apart[0] < 0.2 * apart[19]
+    assert 0.25 * apart[19] < apart[9] < 0.75 * apart[19]
+    assert apart[20:].min() > 0.5 * apart[19]
+    assert np.abs(back - bright)[[0, 1, 22, 29]].max() == 0
+    film([usual] * 2 + [night] * 5, runtime)
+    saved = runtime.snapshot(0)
+    expected = film([night] * 8, runtime, 7)
+    runtime.restore(0, saved)
+    np.testing.assert_array_equal(film([night] * 8, runtime, 7), expected)
 
 
 def test_snapshots_of_other_weights_are_refused(

@@ -38,6 +38,7 @@ class _Pending:
 
     latents: Floats
     told: Floats
+    shown: Floats
     frame_index: int
     seed: int
 
@@ -119,6 +120,7 @@ class CpuRuntime:
         self._camera_tokens = float(denoiser["camera_tokens"])
         self._finest = float(denoiser["min_step_size"])
         self._camera = np.zeros((0, 2))  # of every slot: degrees down, columns right
+        self._shown: Floats = np.zeros((0, 0), np.float32)  # of every slot: attributes
         self._pool: CachePool | None = None
         self._passes: list[_Pass] = []
         self._pending: list[_Pending | None] = []
@@ -141,6 +143,8 @@ class CpuRuntime:
         self._passes = [_Pass(self.shape, self._pool, slot) for slot in range(num_slots)]
         self._pending = [None] * num_slots
         self._camera = np.zeros((num_slots, 2))
+        usual = self._world.config.action_space.encode_attributes({})
+        self._shown = np.tile(usual, (num_slots, 1))
         if num_slots > 1 and self._num_threads > 1:
             self._narrow = self._library(self._world, 1, self._num_threads)
             self._lanes = ThreadPoolExecutor(self._num_threads, "networks")
@@ -170,7 +174,8 @@ class CpuRuntime:
             self._pending[slot] = None
             if first + i == -self._world.config.context:
                 self._forget(slot, pitch_deg)
-            pending = _Pending(latents[0], self._tell(slot, action), first + i, seed)
+            said = action[self._world.config.action_space.attribute_columns]
+            pending = _Pending(latents[0], self._tell(slot, action), said, first + i, seed)
             self._commit(slot, pending, self._wide)
 
     def step(self, batch: Batch) -> NDArray[np.uint8]:
@@ -182,8 +187,10 @@ class CpuRuntime:
             slot, index, seed = batch.slots[row], batch.frame_indices[row], batch.seeds[row]
             told = self._tell(slot, batch.actions[row])
             latents = self._sample(slot, told, index, seed, batch.num_steps, graphs)
-            pictures[row] = graphs.decode(latents[None])[0]
-            self._pending[slot] = _Pending(latents, told, index, seed)
+            config = self._world.config
+            shown = config.action_space.fade(self._shown[slot], batch.actions[row], 1 / config.fps)
+            pictures[row] = graphs.decode(latents[None], shown[None])[0]
+            self._pending[slot] = _Pending(latents, told, shown, index, seed)
 
         self._beside(draw, range(len(batch.slots)))
         return pictures
@@ -205,7 +212,7 @@ class CpuRuntime:
         values: dict[str, int | float | str] = {}
         pending = self._pending[slot]
         if pending is not None:
-            arrays |= {"latents": pending.latents, "told": pending.told}
+            arrays |= {"latents": pending.latents, "told": pending.told, "now": pending.shown}
             values = {"frame_index": pending.frame_index, "seed": pending.seed}
         return pack(self._snapshot_kind, self._world.fingerprint, arrays, values)
 
@@ -220,7 +227,8 @@ class CpuRuntime:
             place[:] = arrays[name]
         self._pending[slot] = None
         if "frame_index" in values:
-            self._pending[slot] = _Pending(arrays["latents"], arrays["told"], **values)
+            drawn = (arrays["latents"], arrays["told"], arrays["now"])
+            self._pending[slot] = _Pending(*drawn, **values)
 
     def cost_table(self) -> CostTable:
         """Medians of a few runs of each part, for up to 4 sessions, added up to whole steps."""
@@ -259,13 +267,14 @@ class CpuRuntime:
         """
         latents = np.zeros((self.shape.num_tokens, self.shape.num_channels), np.float32)
         told = np.zeros(self.shape.action_width, np.float32)
-        run, frame = self._passes[0], _Pending(latents, told, 0, 0)
+        shown = self._shown[0]
+        run, frame = self._passes[0], _Pending(latents, told, shown, 0, 0)
         new_k, new_v = ([layer[0] for layer in new] for new in (run.new_k, run.new_v))
         return {
             "denoise": lambda: run.run(self._wide, latents, 0.0, 1.0),
             "commit": lambda: self._commit(0, frame, self._wide),
             "copy": lambda: self._memory.write(0, 0, new_k, new_v),
-            "decode": lambda: self._wide.decode(latents[None]),
+            "decode": lambda: self._wide.decode(latents[None], shown[None]),
         }
 
     @property
@@ -317,9 +326,7 @@ class CpuRuntime:
                 f"frame {frame.frame_index} lies before the context of "
                 f"{self._world.config.context} frames"
             )
-        told = frame.told.copy()
-        told[self._world.config.action_space.attribute_columns] = 0  # said of new frames alone
-        run.set(told, self._phases(slot, told, frame.frame_index))
+        run.set(frame.told, self._phases(slot, frame.told, frame.frame_index))
         if self.shape.has_open_past and frame.frame_index < 0:
             num_entries = place * self.shape.num_tokens
             run.run_on_part(graphs, noisy, signal, self._finest, num_entries)
@@ -327,6 +334,7 @@ class CpuRuntime:
             run.run(graphs, noisy, signal, self._finest)
         new_k, new_v = ([layer[0] for layer in new] for new in (run.new_k, run.new_v))
         self._memory.write(slot, frame.frame_index, new_k, new_v)
+        self._shown[slot] = frame.shown
         self._camera[slot, 1] += self._turn(frame.told)
         if self._has_camera:
             limit = self._world.config.action_space.camera_limit
@@ -357,7 +365,8 @@ class CpuRuntime:
 
     def _slot_arrays(self, slot: int) -> dict[str, NDArray[Any]]:
         """Everything that a slot remembers, in place."""
-        return {**self._memory.slot_arrays(slot), "camera": self._camera[slot]}
+        own = {"camera": self._camera[slot], "shown": self._shown[slot]}
+        return {**self._memory.slot_arrays(slot), **own}
 
     def _noise(self, seed: int, frame_index: int, stream: int) -> Floats:
         return noise(seed, frame_index, stream, (self.shape.num_tokens, self.shape.num_channels))
@@ -369,8 +378,8 @@ class CpuRuntime:
         def denoise(slot: int, graphs: Graphs) -> None:
             self._passes[slot].run(graphs, latents, 0.0, 1.0)
 
-        def decode(_: int, graphs: Graphs) -> None:
-            graphs.decode(latents[None])
+        def decode(slot: int, graphs: Graphs) -> None:
+            graphs.decode(latents[None], self._shown[slot][None])
 
         return self._least_ms(denoise, b), self._least_ms(decode, b)
 

@@ -3,10 +3,10 @@
 denoiser.onnx takes, for b sessions and n tokens of c channels each,
     noisy [b, n, c], signal [b], step_size [b], action [b, A], phase_cos and phase_sin [b, p],
     cache_k.i and cache_v.i [b, heads, m, dh] for every layer that has a cache
-where an action's attributes are 0 when the pass is over a frame to be remembered,
 and returns clean [b, n, c] and new_k.i, new_v.i [b, heads, n, dh]. m is the number of remembered
 tokens: context * n, or open, and then the graph also runs on a memory that is not full yet.
-encoder.onnx turns frames uint8 [b, h, w, 3] into latents [b, n, c], decoder.onnx back.
+encoder.onnx turns frames uint8 [b, h, w, 3] into latents [b, n, c], decoder.onnx back. In a
+world with attributes it also takes these, encoded: attributes [b, k].
 """
 
 from __future__ import annotations
@@ -63,8 +63,10 @@ class Graphs(Protocol):
         """Latents [1, n, c] of a frame, uint8 [1, h, w, 3]."""
         ...
 
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """The other way round."""
+    def decode(
+        self, latents: NDArray[np.float32], attributes: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        """The other way round. attributes: [1, k] that the frame is to show."""
         ...
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
@@ -109,12 +111,7 @@ def check_graphs(world: World, shapes: Shapes) -> GraphShape:
             f"{world.path}: config.json has denoiser.camera_column {column}, which is not where "
             "its action space has the camera: export the world again"
         )
-    heard = tuple(config.denoiser.get("attribute_columns", (0, 0)))
-    if heard != space.attribute_bounds:
-        raise ReverieError(
-            f"{world.path}: config.json has denoiser.attribute_columns {heard}, which is not where "
-            "its action space has attributes: export the world again"
-        )
+    num_values = space.width - space.attribute_columns.start
     expected = [
         ("action width", [action_width], [config.action_space.told_width]),
         ("rotary phases", [num_phases], [len(row) for row in config.denoiser["frequencies"][:1]]),
@@ -123,6 +120,7 @@ def check_graphs(world: World, shapes: Shapes) -> GraphShape:
         ("encoder latents", latents[0][1:], [n, num_channels]),
         ("decoder latents", latents[1][1:], [n, num_channels]),
         ("decoder frames", decoded[1:], list(config.frame_shape)),
+        ("attributes", decoder.get("attributes", [1])[1:], [num_values] if num_values else []),
     ]
     for what, found, wanted in expected:
         if not _agree(found, wanted):

@@ -51,11 +51,16 @@ class OpenVinoGraphs:
 
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Graphs`."""
-        return self._run(self._encoder, "encoder", "frames", frames, "latents")
+        return self._run(self._encoder, "encoder", {"frames": frames}, "latents")
 
-    def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def decode(
+        self, latents: NDArray[np.float32], attributes: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
         """See `Graphs`."""
-        return self._run(self._decoder, "decoder", "latents", latents, "frames")
+        given: Arrays = {"latents": latents} | (
+            {"attributes": attributes} if attributes.size else {}
+        )
+        return self._run(self._decoder, "decoder", given, "frames")
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
         """See `Graphs`."""
@@ -65,13 +70,15 @@ class OpenVinoGraphs:
         arrays = (inputs, outputs)  # the request knows only where they are
         return partial(_infer, request, arrays)
 
-    def _run(self, graph: Any, key: str, given: str, array: NDArray[Any], wanted: str) -> Any:
+    def _run(self, graph: Any, key: str, given: Arrays, wanted: str) -> Any:
         request = getattr(self._own, key, None)
         if request is None:
             request = graph.create_infer_request()
             setattr(self._own, key, request)
-        array = np.require(array, requirements=("C", "W"))
-        request.set_tensor(given, _tensor(array))  # holds no reference to it: it must live on here
+        # The request holds no reference to an array: they must live on here.
+        arrays = {name: np.require(a, requirements=("C", "W")) for name, a in given.items()}
+        for name, array in arrays.items():
+            request.set_tensor(name, _tensor(array))
         request.infer()
         return request.get_tensor(wanted).data.copy()
 

@@ -29,10 +29,10 @@ from reverie.core import ReverieError
 from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, check_clip, noise
 from reverie.engine.runtimes.device_noise import device_noise
 from reverie.engine.snapshot import pack, unpack
-from reverie.model.autoencoder import to_frames, to_pixels
+from reverie.model.autoencoder import Autoencoder, to_frames, to_pixels
 from reverie.model.sampler import CausalModel, Pictures, Sampler
 from reverie.model.weights import load_model
-from reverie.world import World
+from reverie.world import World, WorldConfig
 
 NUM_TIMED = 3
 MAX_CPU_BATCH = 4
@@ -47,6 +47,7 @@ class _Owed:
     frame_index: int
     seed: int
     told: NDArray[np.float32]
+    shown: NDArray[np.float32]
 
 
 class _Desk:
@@ -54,16 +55,18 @@ class _Desk:
     from and to pinned memory of the host.
     """
 
-    def __init__(
-        self, size: int, told_width: int, frame_shape: tuple[int, ...], device: torch.device
-    ) -> None:
+    def __init__(self, size: int, config: WorldConfig, device: torch.device) -> None:
+        space = config.action_space
         self.size, self._is_cuda = size, device.type == "cuda"
         self._numbers = torch.zeros((3, size), dtype=torch.int64, pin_memory=self._is_cuda)
-        self._told = torch.zeros((size, told_width), pin_memory=self._is_cuda)
+        num_values = space.width - space.attribute_columns.start
+        self._told = torch.zeros((size, space.told_width + num_values), pin_memory=self._is_cuda)
         self._frames = torch.zeros(
-            (size, *frame_shape), dtype=torch.uint8, pin_memory=self._is_cuda
+            (size, *config.frame_shape), dtype=torch.uint8, pin_memory=self._is_cuda
         )
-        self.numbers, self.told = self._numbers.to(device), self._told.to(device)
+        self.numbers, joined = self._numbers.to(device), self._told.to(device)
+        self._joined = joined
+        self.told, self.shown = joined[:, : space.told_width], joined[:, space.told_width :]
         self.frames = self._frames.to(device)
         self._copied = torch.cuda.Event() if self._is_cuda else None
         self.slots, self.seeds, self.indices = self.numbers
@@ -76,7 +79,7 @@ class _Desk:
         told: NDArray[np.float32] | None,
         nobody: int,
     ) -> None:
-        """nobody: the slot of what the batch does not fill."""
+        """told: with what is shown behind it. nobody: the slot of what the batch does not fill."""
         if self._copied:
             self._copied.synchronize()  # of the last batch, long ago
         b = len(slots)
@@ -87,7 +90,7 @@ class _Desk:
         if told is not None:
             self._told[:b] = torch.from_numpy(told)
         self.numbers.copy_(self._numbers, non_blocking=True)
-        self.told.copy_(self._told, non_blocking=True)
+        self._joined.copy_(self._told, non_blocking=True)
         if self._copied:
             self._copied.record()
 
@@ -123,6 +126,7 @@ class TorchRuntime:
         self._owed: list[_Owed | None] = []
         self._latents, self._told = torch.zeros(0), torch.zeros(0)  # of every slot's owed frame
         self._pitch_deg = np.zeros(0)
+        self._shown = np.zeros((0, 0), np.float32)
         self._cost_table: dict[tuple[int, int], float] = {}
 
     @property
@@ -142,12 +146,14 @@ class TorchRuntime:
         self._sampler = Sampler(self._model, count, dtype)
         self._owed.extend([None] * num_slots)
         self._pitch_deg = np.zeros(num_slots)
+        usual = config.action_space.encode_attributes({})
+        self._shown = np.tile(usual, (num_slots, 1))
         told_width = config.action_space.told_width
         self._latents = torch.zeros((count, *self._model.latent_shape), device=self._device)
         self._told = torch.zeros((count, told_width), device=self._device)
         for size in _sizes(num_slots):
             for keeps in (False, True):
-                desk = _Desk(size, told_width, config.frame_shape, self._device)
+                desk = _Desk(size, config, self._device)
                 desk.fill((), (), (), None, num_slots)
                 self._desks[keeps, size] = desk
             for num_steps in (*config.denoising_steps, REMEMBER) if self._is_cuda else ():
@@ -181,20 +187,25 @@ class TorchRuntime:
                     latents = self._pictures.encode(picture[None]).float()
                 drawn = self._draw_noise(self._seeds([seed]), self._tensor([index]), COMMIT_STREAM)
                 self._memory.commit([slot], latents, drawn, self._tensor(told[None]), [index])
-            self._look(slot, told)
+            self._look(slot, told, actions[i, config.action_space.attribute_columns])
 
     @torch.no_grad()
     def step(self, batch: Batch) -> NDArray[np.uint8]:
         """See `Runtime.step`."""
         self.commit(batch.slots)
-        pairs = zip(batch.slots, batch.actions, strict=True)
+        config, pairs = self._world.config, list(zip(batch.slots, batch.actions, strict=True))
         told = np.stack([self._tell(slot, action) for slot, action in pairs])
+        fade = config.action_space.fade
+        shown = np.stack(
+            [fade(self._shown[slot], action, 1 / config.fps) for slot, action in pairs]
+        )
         desk = self._desk(False, len(batch.slots))
-        desk.fill(batch.slots, batch.seeds, batch.frame_indices, told, self.num_slots)
+        joined = np.concatenate([told, shown], 1)
+        desk.fill(batch.slots, batch.seeds, batch.frame_indices, joined, self.num_slots)
         self._run(batch.num_steps, desk)
-        rows = zip(batch.slots, batch.frame_indices, batch.seeds, told, strict=True)
-        for slot, index, seed, row in rows:
-            self._owed[slot] = _Owed(index, seed, row)
+        rows = zip(batch.slots, batch.frame_indices, batch.seeds, told, shown, strict=True)
+        for slot, index, seed, heard, seen in rows:
+            self._owed[slot] = _Owed(index, seed, heard, seen)
         return desk.read(len(batch.slots))
 
     @torch.no_grad()
@@ -208,17 +219,19 @@ class TorchRuntime:
         desk.fill(list(owed), seeds, indices, None, self.num_slots)
         self._run(REMEMBER, desk)
         for slot, frame in owed.items():
-            self._look(slot, frame.told)
+            self._look(slot, frame.told, frame.shown)
             self._owed[slot] = None
 
     def snapshot(self, slot: int) -> bytes:
         """See `Runtime.snapshot`."""
         arrays = {name: _array(part) for name, part in self._slot_tensors(slot).items()}
         arrays["pitch_deg"] = self._pitch_deg[slot : slot + 1]
+        arrays["shown"] = self._shown[slot]
         values: dict[str, int | float | str] = {}
         owed = self._owed[slot]
         if owed is not None:
             arrays |= {"latents": _array(self._latents[slot]), "told": owed.told}
+            arrays["now"] = owed.shown
             values = {"frame_index": owed.frame_index, "seed": owed.seed}
         return pack(self._snapshot_kind, self._world.fingerprint, arrays, values)
 
@@ -231,13 +244,14 @@ class TorchRuntime:
                 raise ReverieError(f"the saved session has no {name} of shape {tuple(place.shape)}")
         for name, place in memory.items():
             place.copy_(torch.from_numpy(arrays[name]).view(place.dtype))
-        self._pitch_deg[slot] = arrays["pitch_deg"][0]
+        self._pitch_deg[slot], self._shown[slot] = arrays["pitch_deg"][0], arrays["shown"]
         self._memory.num_frames[slot] = self._world.config.context
         self._owed[slot] = None
         if "frame_index" in values:
             self._latents[slot] = self._tensor(arrays["latents"])
             self._told[slot] = self._tensor(arrays["told"])
-            self._owed[slot] = _Owed(values["frame_index"], values["seed"], arrays["told"])
+            drawn = (arrays["told"], arrays["now"])
+            self._owed[slot] = _Owed(values["frame_index"], values["seed"], *drawn)
 
     def cost_table(self) -> CostTable:
         """Medians of a few whole steps of every size of batch, and what its commit takes."""
@@ -285,11 +299,12 @@ class TorchRuntime:
         space, memory = self._world.config.action_space, self._memory
         told = torch.zeros(1, space.told_width, device=self._device)
         latents = torch.zeros(1, *self._model.latent_shape, device=self._device)
+        shown = self._tensor(self._shown[:1])
         slot = index = torch.zeros(1, dtype=torch.int64, device=self._device)
         works: dict[str, Callable[[], object]] = {
             "denoise": lambda: memory.draw(slot, latents, told, index, 1),
             "commit": lambda: memory.remember(slot, latents, latents, told, index),
-            "decode": lambda: to_frames(self._pictures.decode(latents)).cpu(),
+            "decode": lambda: to_frames(self._decode(latents, shown)).cpu(),
         }
 
         @torch.no_grad()
@@ -341,8 +356,14 @@ class TorchRuntime:
             drawn = self._draw_noise(desk.seeds, indices, SAMPLE_STREAM)
             start = drawn * self._world.config.noise_scale
             latents = self._memory.draw(slots, start, desk.told, indices, num_steps).float()
-            desk.frames.copy_(to_frames(self._pictures.decode(latents).float()))
+            desk.frames.copy_(to_frames(self._decode(latents, desk.shown).float()))
         self._latents[slots], self._told[slots] = latents, desk.told
+
+    def _decode(self, latents: Tensor, shown: Tensor) -> Tensor:
+        """Pictures that show these attributes, which only our own worlds have."""
+        if isinstance(self._pictures, Autoencoder):
+            return self._pictures.decode(latents, shown)
+        return self._pictures.decode(latents)
 
     def _record(self, num_steps: int, size: int) -> Any:
         """The work of a batch as a CUDA graph. Recorded on the slot that nobody plays."""
@@ -371,8 +392,9 @@ class TorchRuntime:
         space = self._world.config.action_space
         return space.tell(action, space.pitch_after(float(self._pitch_deg[slot]), action))
 
-    def _look(self, slot: int, told: NDArray[np.float32]) -> None:
-        """Where a slot's camera looks after a frame."""
+    def _look(self, slot: int, told: NDArray[np.float32], shown: NDArray[np.float32]) -> None:
+        """Where a slot's camera looks after a frame, and what it showed."""
+        self._shown[slot] = shown
         if limit := self._world.config.action_space.camera_limit:
             self._pitch_deg[slot] = float(told[-1]) * limit
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.core import ActionSpace, Pixels, ReverieError
-from reverie.envs.meadow.appearance import FADE_TICKS
 from reverie.envs.meadow.conditions import ATTRIBUTES, Conditions
 from reverie.envs.meadow.sim import MEADOW_ACTIONS, PROMPTED_ACTIONS, Meadow
 
@@ -30,8 +28,7 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     Observation: uint8 [height, width, 3]. Action: float32 [16], encoded by `controls` (keys 0/1,
     camera -1..1, slot one-hot). `reset(options=...)` takes time_of_day, weather, season, biome, and
     position, yaw, pitch of the player. prompts: actions are float32 [32], and say those four, too:
-    what `reset` and `set_conditions` say of them lasts until the next action. fade_ticks: in which
-    one look becomes another, 1 for at once; of several, a world's seed picks one.
+    what `reset` and `set_conditions` say of them lasts until the next action.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (Gymnasium's own declaration)
@@ -42,14 +39,10 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         height: int = 96,
         render_mode: str | None = "rgb_array",
         prompts: bool = False,
-        fade_ticks: int | Sequence[int] = FADE_TICKS,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise ReverieError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
         self.width, self.height, self.render_mode = width, height, render_mode
-        self.fade_ticks = tuple(fade_ticks) if isinstance(fade_ticks, Sequence) else (fade_ticks,)
-        if not self.fade_ticks or any(type(t) is not int or t < 1 for t in self.fade_ticks):
-            raise ReverieError(f"fade_ticks is {fade_ticks!r}; expected ticks, or a list of them")
         self.controls: ActionSpace = PROMPTED_ACTIONS if prompts else MEADOW_ACTIONS
         self.observation_space = gymnasium.spaces.Box(0, 255, (height, width, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.controls.width,), np.float32)
@@ -74,9 +67,7 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
         world_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         start = {name: options[name] for name in ("position", "yaw", "pitch") if name in options}
         conditions = Conditions.from_options(options)
-        ticks = self.fade_ticks[world_seed % len(self.fade_ticks)]
-        size = (self.width, self.height)
-        self._meadow = Meadow(world_seed, *size, conditions, fade_ticks=ticks, **start)
+        self._meadow = Meadow(world_seed, self.width, self.height, conditions, **start)
         return self._meadow.render(), self._meadow.info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Pixels, float, bool, bool, dict[str, Any]]:
@@ -109,6 +100,6 @@ class MeadowEnv(gymnasium.Env[NDArray[np.uint8], NDArray[np.float32]]):
     def clone(self) -> MeadowEnv:
         """An independent environment in the same state: branch here, act differently, compare."""
         prompts = bool(self.controls.attributes)
-        other = MeadowEnv(self.width, self.height, self.render_mode, prompts, self.fade_ticks)
+        other = MeadowEnv(self.width, self.height, self.render_mode, prompts)
         other._meadow = self.meadow.clone()
         return other

@@ -63,7 +63,7 @@ class Meadow:
 
     seed: makes the world and the place where the player starts. width, height: of the picture, in
     pixels. conditions: sky and season. position (x, y, z of the feet), yaw, pitch (degrees): start
-    here instead. fade_ticks: from one look to another; 1 for at once.
+    here instead.
     """
 
     def __init__(
@@ -76,7 +76,6 @@ class Meadow:
         position: tuple[float, float, float] | None = None,
         yaw: float | None = None,
         pitch: float = 5.0,
-        fade_ticks: int = FADE_TICKS,
     ) -> None:
         if width < 80 or height < 48:
             raise ReverieError(
@@ -97,8 +96,7 @@ class Meadow:
         self._use_wait = 0
         self._picture = np.empty((height, width, 3), np.float32)
         self._keys = np.empty((height, width), np.int64)
-        self._fade_ticks = fade_ticks
-        self._changed = -fade_ticks
+        self._changed = -FADE_TICKS
         self.set_conditions(conditions or Conditions(), _first=True)
         self.state = np.zeros(physics.NUM_STATE)
         if position is None:
@@ -135,7 +133,7 @@ class Meadow:
         self._take_aim()
 
     def set_conditions(self, conditions: Conditions, _first: bool = False) -> None:
-        """Change sky and season from the next picture on, within as many ticks as it fades."""
+        """Change sky and season from the next picture on, within `FADE_TICKS`."""
         if not _first:
             self._old, self._old_sun = self._shown()[0], self._sun_now()
             self._changed = self.tick
@@ -151,7 +149,7 @@ class Meadow:
 
     def _faded(self) -> float:
         """How far the last change of conditions has come, 0 to 1."""
-        return min(1.0, (self.tick - self._changed) / self._fade_ticks)
+        return min(1.0, (self.tick - self._changed) / FADE_TICKS)
 
     def _sun_now(self) -> NDArray[np.uint8]:
         """Direct sun of every cell as it is shown."""

@@ -50,7 +50,6 @@ class ShortcutModel:
         """The keys and values of one pass over the latents at the signal level of past frames."""
         noisy = self.signal * normalise(latents) + (1 - self.signal) * noise
         finest = self.denoiser.config.min_step_size
-        told = self.denoiser.told_of_past(told)
         _, k, v = self._step(noisy, self.signal, finest, told, past)
         return {f"{kind}.{i}": kept[i] for kind, kept in (("k", k), ("v", v)) for i in self._layers}
 
