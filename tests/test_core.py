@@ -54,6 +54,16 @@ def test_attributes_lie_between_slots_and_pitch() -> None:
     shown = np.array([0.75, 0.25, 0.0, 1.0], np.float32)
     assert space.fade(shown, vector, 0.1).tolist() == pytest.approx([0.85, 0.15, 0.0, 1.0])
     assert space.fade(shown, vector, 0.5).tolist() == [1, 0, 0, 1]
+
+
+def test_a_wish_that_is_overtaken_fades_straight_on() -> None:
+    space = ActionSpace((), attributes={"weather": ("clear", "rain", "fog")})
+    shown = space.encode(Action())
+    for weather, expected in (("rain", [0.5, 0.5, 0]), ("fog", [0.25, 0.25, 0.5])):
+        vector = space.encode(Action(attributes={"weather": weather}))
+        for _ in range(5):
+            shown = space.fade(shown, vector, 0.1)
+        assert shown.tolist() == pytest.approx(expected, abs=1e-6)
     assert ActionSpace(**space.to_json()) == space
     assert "attributes" not in SPACE.to_json()  # what was written before there were any still fits
 

@@ -313,7 +313,7 @@ def train(
     learning_rate: LearningRate = 1e-3,
     begin_with: Annotated[
         str | None,
-        typer.Option(metavar="WORLD", help="Go on from a world's weights, and on its latents."),
+        typer.Option(metavar="WORLD", help="Go on from a world's weights, at its size."),
     ] = None,
     frames: NumFrames = None,
     save_every: SaveEvery = 240.0,

@@ -168,10 +168,12 @@ class ActionSpace:
         self, shown: NDArray[np.floating], vector: NDArray[np.floating], share: float
     ) -> NDArray[np.float32]:
         """float32 [k]: attributes as a frame shows them (`attribute_columns`) after one that showed
-        `shown`, on the way to what an encoded action says. share: of a whole way, in a frame.
+        `shown`, straight on the way to what an encoded action says. share: of a whole way, in a
+        frame.
         """
-        way = vector[self.attribute_columns] - shown
-        return np.asarray(shown + way.clip(-share, share), np.float32)
+        ways = split_by_attribute(self.attributes, vector[self.attribute_columns] - shown)
+        steps = [way * min(1.0, share / max(np.abs(way).max(), share)) for _, way in ways]
+        return np.asarray(shown + np.concatenate([np.zeros(0), *steps]), np.float32)
 
     def encode(self, action: Action) -> NDArray[np.float32]:
         """float32 [width]: held keys as 0/1, camera clipped to [-1, 1] of the limit, slot and

@@ -24,7 +24,7 @@ from reverie.train.autoencoder import Wished, load_autoencoder
 from reverie.train.denoiser import load_denoiser
 from reverie.train.distill import GuidanceConfig
 from reverie.train.export import write_random_world
-from reverie.train.recipe import SIZES, distill_stage, export_run, train_stage
+from reverie.train.recipe import SIZES, _networks_of, distill_stage, export_run, train_stage
 from reverie.train.run import RunConfig, load_checkpoint
 from reverie.world import World
 
@@ -74,7 +74,7 @@ def test_every_size_plays_a_frame(name: str) -> None:
     ).shape == (latents.shape)
 
 
-def test_a_world_learns_prompts_from_where_it_is(
+def test_a_world_learns_on_from_where_it_is(
     world: World, prompted_set: Path, tmp_path: Path
 ) -> None:
     for stage in ("autoencoder", "denoiser"):
@@ -112,8 +112,22 @@ def test_a_decoder_learns_to_paint_wishes_and_all_else_stays(
     before, after = load_networks(world), load_networks(painting)
     torch.testing.assert_close(after[1].state_dict(), before[1].state_dict())
     assert after[0].config.attributes == (4, 4, 4, 4)
-    first = "encoder.1.weight"
-    assert torch.equal(after[0].state_dict()[first], before[0].state_dict()[first])
+    assert any(weight.any() for weight in after[0].painter.strokes.parameters())
+    encoders = (network.encoder.state_dict() for network in (after[0], before[0]))
+    torch.testing.assert_close(*encoders)
+    usual = replace(PROMPTED_ACTIONS, attributes={})
+    plain, _ = _networks_of(painting, usual, prompted_set)  # its looks mean nothing there
+    assert plain.config.attributes == ()
+    again, _ = _networks_of(painting, PROMPTED_ACTIONS, prompted_set)
+    assert again.config.attributes == (4, 4, 4, 4)
+
+
+def test_a_denoiser_is_not_taken_along_to_other_latents(
+    world: World, prompted_set: Path, tmp_path: Path
+) -> None:
+    train_stage("autoencoder", prompted_set, tmp_path, "tiny", CONFIG)
+    with pytest.raises(ReverieError, match="other latents than the world's denoiser knows"):
+        train_stage("decoder", prompted_set, tmp_path, "tiny", CONFIG, begin_with=world)
 
 
 def test_wishes_are_learned_where_they_have_come_true(prompted_set: Path) -> None:
@@ -122,7 +136,9 @@ def test_wishes_are_learned_where_they_have_come_true(prompted_set: Path) -> Non
         render(d, "train", cache=prompted_set / "frames", progress=False)
         for d in (dataset.as_usual(), dataset)
     )
-    found = Wished.of(wished, PROMPTED_ACTIONS)
+    with pytest.raises(ReverieError, match="nobody wishes for anything for 600 frames"):
+        Wished.of(wished, PROMPTED_ACTIONS, 600)
+    found = Wished.of(wished, PROMPTED_ACTIONS, 20)
     assert 0 < len(found.rows) < len(wished.frames)
     for row in found.rows.tolist():
         assert (found.attributes[row - 20 : row] == found.attributes[row]).all()

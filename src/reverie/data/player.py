@@ -120,7 +120,7 @@ class Body:
         """
         name = str(self.rng.choice(list(self.space.attributes)))
         value = str(self.rng.choice(self.space.attributes[name][1:]))
-        back = self.attributes and self.chance(0.5)
+        back = bool(self.attributes) and self.chance(0.5)
         self.attributes = {} if back else {**self.attributes, name: value}
 
     def chance(self, probability: float) -> bool:

@@ -104,9 +104,9 @@ def render(
     """Render a split, or its first episodes until `num_frames` are reached, and open it. Does only
     what is still missing.
 
-    cache: folder to fill, `<cache>/<split>`; default is the user's cache folder, by the data set's
-    content. ReverieError where an episode no longer looks as it did when recorded, or the disk has
-    no room.
+    cache: folder to fill, `<cache>/<split>`, or `<split>_as_usual` (`Dataset.as_usual`); default is
+    the user's cache folder, by the data set's content. ReverieError where an episode no longer
+    looks as it did when recorded, or the disk has no room.
     """
     episodes = dataset.split(split)
     if not episodes:

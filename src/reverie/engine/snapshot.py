@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from reverie.core import ReverieError
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
 
 
 def pack(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +27,12 @@ from reverie.train.run import Run, RunConfig, load_checkpoint, load_weights, pic
 from reverie.train.sheets import psnr, write_sheet
 
 LATENT_NOISE = 0.1
-SETTLED = 20
-"""Frames after which a wish has come true, however the environment fades."""
 
 
 @dataclass(frozen=True)
 class Wished:
     """The same play as wished that a `Rendered` has as usual, row by row. frames: uint8 [N, h, w,
-    3]. attributes: float32 [N, k], encoded. rows: those at which all that was wished for is there.
+    3]. attributes: float32 [N, k], encoded. rows: those that show all that was wished for.
     """
 
     frames: NDArray[np.uint8]
@@ -41,16 +40,20 @@ class Wished:
     rows: NDArray[np.int64]
 
     @classmethod
-    def of(cls, rendered: Rendered, space: ActionSpace) -> Wished:
-        """Raises ReverieError where wishes change too often to be seen."""
+    def of(cls, rendered: Rendered, space: ActionSpace, num_fading: int) -> Wished:
+        """num_fading: frames in which an environment may fade from one look to another. Raises
+        ReverieError where no wish lasts longer.
+        """
         attributes = rendered.actions[:, space.attribute_columns]
         index = np.arange(len(attributes))
         changed = np.r_[True, (attributes[1:] != attributes[:-1]).any(1)]
         changed[rendered.boundaries[:-1]] = True
-        rows = np.flatnonzero(index - np.maximum.accumulate(np.where(changed, index, 0)) >= SETTLED)
-        if not len(rows):
+        age = index - np.maximum.accumulate(np.where(changed, index, 0))
+        rows = np.flatnonzero(age >= num_fading)
+        if (attributes[rows] == space.encode_attributes({})).all():
             raise ReverieError(
-                f"{rendered.path} has no wish that lasts {SETTLED} frames; record longer episodes"
+                f"in {rendered.path} nobody wishes for anything for {num_fading} frames; "
+                "record more episodes, or longer ones"
             )
         return cls(rendered.frames, attributes, rows)
 
@@ -72,7 +75,12 @@ def train_autoencoder(
     device = pick_device(run_config.threads)
     torch.manual_seed(run_config.seed)
     network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    settings = {"autoencoder": asdict(network.config)}
+    settings = {"autoencoder": settings_of(network)}
+    if wished and run_config.batch_size < 2 * parallel.num_processes():
+        raise ReverieError(
+            f"a batch of {run_config.batch_size} has no room for wishes; expected at least 2 for "
+            f"each of {parallel.num_processes()} processes"
+        )
     network.encoder.requires_grad_(not decoder_only)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, betas=(0.9, 0.98), weight_decay=1e-4)
@@ -93,7 +101,8 @@ def train_autoencoder(
             wanted[:half] = wished[0].frames[rows[:half]]
             attributes = attributes.to(device)
             attributes[half:] = network.painter.usual
-        pixels, target = (_pixels(frames, device) for frames in (given, wanted))
+        pixels = _pixels(given, device)
+        target = pixels if wanted is given else _pixels(wanted, device)
         with torch.autocast(device.type, torch.bfloat16):
             latents = network.encode(pixels)
             noisy = latents + LATENT_NOISE * torch.randn_like(latents)
@@ -136,6 +145,11 @@ def reconstruction_loss(
     across = F.l1_loss(error[..., 1:], error[..., :-1])
     down = F.l1_loss(error[..., 1:, :], error[..., :-1, :])
     return error.abs().mean() + 4.0 * error.square().mean() + 0.5 * (across + down)
+
+
+def settings_of(network: Autoencoder) -> dict[str, Any]:
+    """Of a checkpoint. Attributes are left out where there are none, as before there were any."""
+    return {name: value for name, value in asdict(network.config).items() if value != ()}
 
 
 def load_autoencoder(folder: Path) -> Autoencoder:

@@ -389,7 +389,7 @@ def _find_probe(world: World, dataset: Dataset, cache: Path, steps: int) -> Path
     # However many are rendered already: the same probe everywhere.
     num_episodes = min(train.num_episodes, int(np.searchsorted(train.boundaries, PROBE_FRAMES)))
     train = train.first(num_episodes)
-    learned = _digest(dataset.config.to_json(), steps, PROBE_FRAMES)
+    learned = _digest(dataset.config.to_json(), dataset.has_wishes, steps, PROBE_FRAMES)
     name = f"probe_{_source_digest(probes)}_{learned}.pt"
     if not (cache / name).is_file():
         probe = probes.train_probe(train, space, steps=steps)

@@ -24,11 +24,7 @@ from reverie.model.autoencoder import Autoencoder, AutoencoderConfig
 from reverie.model.denoiser import Denoiser, DenoiserConfig
 from reverie.model.weights import load_networks
 from reverie.train import parallel
-from reverie.train.autoencoder import (
-    Wished,
-    load_autoencoder,
-    train_autoencoder,
-)
+from reverie.train.autoencoder import Wished, load_autoencoder, settings_of, train_autoencoder
 from reverie.train.denoiser import Forcing, ForcingConfig, load_denoiser, train_denoiser
 from reverie.train.distill import Distillation, GuidanceConfig
 from reverie.train.export import export_world
@@ -99,12 +95,17 @@ def train_stage(
     train, validation = _render(dataset, autoencoder.config, num_frames)
     if networks and parallel.rank() == 0:
         _take_along(out, stage, *networks)
+    wishes = None
     if stage == "decoder" and space.attributes:
-        autoencoder = _learn_to_paint(autoencoder, space)
+        autoencoder = _painting(autoencoder, space)
         wished = _render(Dataset.load(data), autoencoder.config, num_frames)
-        wishes = (Wished.of(wished[0], space), Wished.of(wished[1], space))
-    else:
-        wishes = None
+        train, wished_train = _as_long(train, wished[0])
+        validation, wished_validation = _as_long(validation, wished[1])
+        fading = round(dataset.config.fps)
+        wishes = (
+            Wished.of(wished_train, space, fading),
+            Wished.of(wished_validation, space, fading),
+        )
     if stage != "denoiser":
         autoencoder.train().requires_grad_(True)
         part = (train, validation, stage == "decoder", wishes)
@@ -148,6 +149,8 @@ def _networks_of(world: World, space: ActionSpace, data: Path) -> tuple[Autoenco
             f"{data} has other actions than the world {world.config.name!r}; "
             "record with the environment that the world was trained for, or train from scratch"
         )
+    if list(space.attributes.items()) != list(known.attributes.items()):
+        autoencoder = _repainted(autoencoder, ())
     return autoencoder, denoiser
 
 
@@ -156,18 +159,41 @@ def _has(out: Path, stage: str) -> bool:
 
 
 def _take_along(out: Path, stage: str, autoencoder: Autoencoder, denoiser: Denoiser) -> None:
-    """What comes before a stage and is not there yet, out of a world."""
-    for name, network in (("autoencoder", autoencoder), ("denoiser", denoiser)):
-        if STAGES.index(name) < STAGES.index(stage) and not _has(out, name):
-            save_network(out / name, {name: asdict(network.config)}, network)
+    """What comes before a stage and is not there yet, out of a world. Raises ReverieError where its
+    denoiser would meet another's latents.
+    """
+    if stage != "autoencoder" and not _has(out, "autoencoder"):
+        save_network(out / "autoencoder", {"autoencoder": settings_of(autoencoder)}, autoencoder)
+    if stage == "decoder" and not _has(out, "denoiser"):
+        weights = autoencoder.encoder.state_dict()
+        own = load_autoencoder(out / "autoencoder").encoder.state_dict()
+        if any(not torch.equal(own[name], weight) for name, weight in weights.items()):
+            raise ReverieError(
+                f"{out / 'autoencoder'} has other latents than the world's denoiser knows; "
+                "train in another folder"
+            )
+        save_network(out / "denoiser", {"denoiser": asdict(denoiser.config)}, denoiser)
 
 
-def _learn_to_paint(autoencoder: Autoencoder, space: ActionSpace) -> Autoencoder:
-    """One whose decoder paints the attributes, and everything as usual before it has learned to."""
+def _as_long(one: Rendered, other: Rendered) -> tuple[Rendered, Rendered]:
+    """The episodes of both; there may be more of the one than of the other by now."""
+    count = min(one.num_episodes, other.num_episodes)
+    return one.first(count), other.first(count)
+
+
+def _painting(autoencoder: Autoencoder, space: ActionSpace) -> Autoencoder:
+    """One whose decoder paints the attributes; before it has learned to, everything as usual."""
     counts = tuple(len(values) for values in space.attributes.values())
-    painting = Autoencoder(replace(autoencoder.config, attributes=counts))
-    painting.load_state_dict(autoencoder.state_dict(), strict=False)
-    return painting
+    return autoencoder if autoencoder.config.attributes else _repainted(autoencoder, counts)
+
+
+def _repainted(autoencoder: Autoencoder, counts: tuple[int, ...]) -> Autoencoder:
+    """The same with another painter, or none."""
+    other = Autoencoder(replace(autoencoder.config, attributes=counts))
+    weights = autoencoder.state_dict()
+    kept = {name: w for name, w in weights.items() if not name.startswith("painter.")}
+    other.load_state_dict({**other.state_dict(), **kept})
+    return other
 
 
 def _open(data: Path, config: RunConfig) -> tuple[Dataset, ActionSpace]:

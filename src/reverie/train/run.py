@@ -216,6 +216,11 @@ class Run:
 
     def _resume(self) -> None:
         state = load_checkpoint(self.folder)
+        if "network" not in state:
+            raise ReverieError(
+                f"{self.folder} holds what came with a world, which cannot go on; train the stages "
+                "after it, or all of them in another folder"
+            )
         if state["settings"] != self.settings:
             changed = [
                 key for key in self.settings if state["settings"].get(key) != self.settings[key]
@@ -223,11 +228,6 @@ class Run:
             raise ReverieError(
                 f"{self.folder} was trained with other settings ({', '.join(changed)}); "
                 "use another folder or the same settings"
-            )
-        if "network" not in state:
-            raise ReverieError(
-                f"{self.folder} holds what came with a world, which cannot go on; train the stages "
-                "after it, or all of them in another folder"
             )
         load_weights(self.network, state["network"], self.folder)
         device = next(self.network.parameters()).device

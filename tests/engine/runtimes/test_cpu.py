@@ -206,11 +206,14 @@ def test_a_wish_is_painted_within_a_second_and_the_past_knows_nothing_of_it(
     assert 0.25 * apart[19] < apart[9] < 0.75 * apart[19]
     assert apart[20:].min() > 0.5 * apart[19]
     assert np.abs(back - bright)[[0, 1, 22, 29]].max() == 0
-    film([usual] * 2 + [night] * 5, runtime)
-    saved = runtime.snapshot(0)
-    expected = film([night] * 8, runtime, 7)
-    runtime.restore(0, saved)
-    np.testing.assert_array_equal(film([night] * 8, runtime, 7), expected)
+    for committed in (False, True):
+        film([usual] * 2 + [night] * 5, runtime)
+        if committed:
+            runtime.commit([0])
+        saved = runtime.snapshot(0)
+        expected = film([night] * 8, runtime, 7)
+        runtime.restore(0, saved)
+        np.testing.assert_array_equal(film([night] * 8, runtime, 7), expected)
 
 
 def test_snapshots_of_other_weights_are_refused(
