@@ -39,7 +39,8 @@ def play(
     clip = world.find_start(start)
     runtime.prefill(0, clip.frames, clip.actions, seed, pitch_deg=clip.pitch_deg)
     slot = world.config.action_space.decode(clip.actions[-1]).slot
-    vector = world.config.action_space.encode(Action(action.keys, action.mouse, slot))
+    said = (action.keys, action.mouse, slot, action.attributes)
+    vector = world.config.action_space.encode(Action(*said))
     batches = (Batch((0,), vector[None], (seed,), (index,), 1) for index in range(num_frames))
     return np.stack([clip.frames[-1], *(runtime.step(batch)[0] for batch in batches)])
 
@@ -93,6 +94,25 @@ def test_standing_still_keeps_the_scene(meadow: World, runtime: Runtime) -> None
         last = play(runtime, start.name, Action(), 20)[-1].astype(float)
         changes = [float(np.abs(last - first).mean()) for first in firsts]
         assert changes[i] < min(changes[:i] + changes[i + 1 :]) / 3
+
+
+def colours(picture: np.ndarray) -> np.ndarray:
+    """Mean red, green and blue of the scene above the hotbar."""
+    return picture[:84].astype(float).mean((0, 1))
+
+
+def test_wishes_are_painted_within_two_seconds(runtime: Runtime) -> None:
+    def after(**attributes: str) -> np.ndarray:
+        return play(runtime, "1-meadow", Action(attributes=attributes), 40)[-1]
+
+    usual = after()
+    assert colours(after(time_of_day="night")).mean() < 0.5 * colours(usual).mean()
+    red, _, blue = colours(after(time_of_day="dusk")) / colours(usual)
+    assert red > 1.1 * blue
+    assert after(weather="fog")[:84].std() < 0.9 * usual[:84].std()
+    assert colours(after(biome="snowy")).mean() > 1.1 * colours(usual).mean()
+    red, green, _ = colours(after(biome="desert")) / colours(usual)
+    assert red > 1.2 * green
 
 
 def test_the_same_seed_and_actions_draw_the_same_frames(meadow: World, runtime: Runtime) -> None:

@@ -140,6 +140,7 @@ class Prompter:
         from safetensors.numpy import save_file
 
         save_file({"weights": self.weights.astype(np.float16)}, path / PROMPTER_FILE)
+        (path / PROMPTER_FILE).chmod(0o644)  # safetensors leaves it to its owner alone
 
     @classmethod
     def load(cls, path: Path, attributes: Attributes) -> Prompter:

@@ -91,18 +91,7 @@ def train_autoencoder(
         generator = np.random.Generator(np.random.Philox(key=[run_config.seed, step]))
         rows = generator.integers(0, len(train.frames), run_config.batch_size)
         rows = rows[parallel.share_of(run_config.batch_size)]
-        half = len(rows) // 2
-        if wished:
-            rows[:half] = wished[0].rows[rows[:half] % len(wished[0].rows)]
-        given = wanted = train.frames[rows]
-        attributes = None
-        if wished:
-            wanted, attributes = given.copy(), torch.from_numpy(wished[0].attributes[rows])
-            wanted[:half] = wished[0].frames[rows[:half]]
-            attributes = attributes.to(device)
-            attributes[half:] = network.painter.usual
-        pixels = _pixels(given, device)
-        target = pixels if wanted is given else _pixels(wanted, device)
+        pixels, target, attributes = _batch(network, rows, train, wished and wished[0], device)
         with torch.autocast(device.type, torch.bfloat16):
             latents = network.encode(pixels)
             noisy = latents + LATENT_NOISE * torch.randn_like(latents)
@@ -126,6 +115,27 @@ def train_autoencoder(
 
     run.train(train_step, inspect)
     return run
+
+
+def _batch(
+    network: Autoencoder,
+    rows: NDArray[np.int64],
+    train: Rendered,
+    wished: Wished | None,
+    device: torch.device,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Pictures, what is to be made of them, and the attributes to paint."""
+    half = len(rows) // 2
+    if wished:
+        rows[:half] = wished.rows[rows[:half] % len(wished.rows)]
+    frames = train.frames[rows]
+    pixels = _pixels(frames, device)
+    if not wished:
+        return pixels, pixels, None
+    frames[:half] = wished.frames[rows[:half]]
+    attributes = torch.from_numpy(wished.attributes[rows]).to(device)
+    attributes[half:] = network.painter.usual
+    return pixels, _pixels(frames, device), attributes
 
 
 def _spread(rows: NDArray[np.int64]) -> NDArray[np.int64]:
