@@ -29,7 +29,7 @@ def test_equal_states_are_equal_bytes() -> None:
         (DATA[:40], "not a Reverie session"),
         (pack("slot", "beef", ARRAYS, {}), "another world"),
         (pack("file", "f00d", ARRAYS, {}), "saved by 'file'; expected 'slot'"),
-        (DATA.replace(b'version\\": 1', b'version\\": 7'), "format 7; this Reverie reads 2"),
+        (DATA.replace(b'version\\": 2', b'version\\": 7'), "format 7; this Reverie reads 2"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(data: bytes, message: str) -> None:
