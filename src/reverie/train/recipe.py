@@ -165,9 +165,7 @@ def _take_along(out: Path, stage: str, autoencoder: Autoencoder, denoiser: Denoi
     if stage != "autoencoder" and not _has(out, "autoencoder"):
         save_network(out / "autoencoder", {"autoencoder": settings_of(autoencoder)}, autoencoder)
     if stage == "decoder" and not _has(out, "denoiser"):
-        weights = autoencoder.encoder.state_dict()
-        own = load_autoencoder(out / "autoencoder").encoder.state_dict()
-        if any(not torch.equal(own[name], weight) for name, weight in weights.items()):
+        if not _share_latents(load_autoencoder(out / "autoencoder"), autoencoder):
             raise ReverieError(
                 f"{out / 'autoencoder'} has other latents than the world's denoiser knows; "
                 "train in another folder"
@@ -292,13 +290,18 @@ def _load_pictures(out: Path) -> Autoencoder:
     if not (out / "decoder" / "checkpoint.pt").exists():
         return first
     last = load_autoencoder(out / "decoder")
-    weights = last.encoder.state_dict()
-    if any(not torch.equal(w, weights[name]) for name, w in first.encoder.state_dict().items()):
+    if not _share_latents(first, last):
         raise ReverieError(
             f"{out / 'decoder'} reads the latents of another encoder than {out / 'autoencoder'}; "
             "delete it and train the decoder again"
         )
     return last
+
+
+def _share_latents(one: Autoencoder, other: Autoencoder) -> bool:
+    """Whether the encoders are the same."""
+    mine, theirs = one.encoder.state_dict(), other.encoder.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(w, theirs[n]) for n, w in mine.items())
 
 
 def _default_starts(dataset: Dataset, count: int = 4) -> list[dict[str, Any]]:
