@@ -34,6 +34,7 @@ MINIATURE = {
     "DENOISER_BATCH": "8",
     "DISTILL_STEPS": "6",
     "DECODER_STEPS": "6",
+    "REFINER_STEPS": "6",
     "STARTS": "",
     "PROCESSES": "2",
     "THREADS": "1",
@@ -68,7 +69,7 @@ def test_the_recipe_ends_in_a_world_that_loads(finished: Path) -> None:
     assert (world.config.width, world.config.height) == (64, 32)
     assert len(world.starts) == 2
     assert not world.config.name.startswith("random")
-    for stage in ("autoencoder", "denoiser", "distilled", "decoder"):
+    for stage in ("autoencoder", "denoiser", "distilled", "decoder", "refiner"):
         assert f"| {stage} | 6 x " in world.card
 
 

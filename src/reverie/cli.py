@@ -303,7 +303,8 @@ TrainingSeed = Annotated[int, typer.Option(help="Of weights, noise and order.", 
 @app.command()
 def train(
     stage: Annotated[
-        str, typer.Argument(metavar="STAGE", help="autoencoder, denoiser; decoder, to polish.")
+        str,
+        typer.Argument(metavar="STAGE", help="autoencoder, denoiser; to polish: decoder, refiner."),
     ],
     data: Data,
     out: Run,

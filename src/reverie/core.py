@@ -164,6 +164,17 @@ class ActionSpace:
             told[-1] = pitch_deg / self.camera_limit
         return told
 
+    def turn(self, told: NDArray[np.floating], pitch_deg: float) -> NDArray[np.float32]:
+        """float32 [3]: what the camera did in a frame that a network is `told` of, radians: how far
+        it turned right, and where it looked before and after, down. Zeros without a camera.
+
+        pitch_deg: where it looked before.
+        """
+        if not self.camera_limit:
+            return np.zeros(3, np.float32)
+        right, after = told[len(self.keys)] * self.camera_limit, told[-1] * self.camera_limit
+        return np.deg2rad([right, pitch_deg, after]).astype(np.float32)
+
     def fade(
         self, shown: NDArray[np.floating], vector: NDArray[np.floating], share: float
     ) -> NDArray[np.float32]:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from reverie.core import ReverieError
 from reverie.data.episode import Dataset
@@ -26,7 +28,7 @@ from reverie.train.distill import GuidanceConfig
 from reverie.train.export import write_random_world
 from reverie.train.recipe import SIZES, _networks_of, distill_stage, export_run, train_stage
 from reverie.train.run import RunConfig, load_checkpoint
-from reverie.world import World
+from reverie.world import WEIGHTS, World
 
 CONFIG = RunConfig(steps=2, batch_size=2, warmup_steps=1, learning_rate=1e-6, compile=False)
 
@@ -159,3 +161,29 @@ def test_a_world_of_other_actions_is_no_beginning(
     world = replace(world, config=replace(world.config, action_space=other))
     with pytest.raises(ReverieError, match="has other actions than the world 'random'"):
         train_stage("autoencoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
+
+
+def test_a_refiner_learns_and_all_else_stays(
+    world: World, prompted_set: Path, tmp_path: Path
+) -> None:
+    """Of a world that had none, whose decoder has learned to paint."""
+    plain = replace(world.config, autoencoder={**world.config.autoencoder, "refiner": []})
+    weights = {k: w for k, w in load_file(world.path / WEIGHTS).items() if ".refiner." not in k}
+    bare = replace(world, path=tmp_path / "bare", config=plain)
+    bare.path.mkdir()
+    save_file(weights, bare.path / WEIGHTS)
+    bold = replace(CONFIG, learning_rate=1e-3)
+    train_stage("decoder", prompted_set, tmp_path, "small", CONFIG, begin_with=bare)
+    train_stage("refiner", prompted_set, tmp_path, "small", bold)
+    refining = export_run(prompted_set, tmp_path, tmp_path / "world", "w")
+    learned, (painter, _) = load_networks(refining)[0], load_networks(bare)
+    torch.testing.assert_close(learned.encoder.state_dict(), painter.encoder.state_dict())
+    painted = load_autoencoder(tmp_path / "decoder")
+    for name, weight in painted.state_dict().items():
+        assert torch.equal(weight.half(), learned.state_dict()[name].half()), name
+    assert learned.refiner.flow.weight.any()
+    decoder = onnxruntime.InferenceSession(str(refining.path / "decoder.onnx"))
+    assert {"before", "turn"} <= {item.name for item in decoder.get_inputs()}
+    train_stage("decoder", prompted_set, tmp_path, "small", replace(bold, steps=3))
+    with pytest.raises(ReverieError, match="train the refiner again"):
+        export_run(prompted_set, tmp_path, tmp_path / "world", "w")

@@ -81,6 +81,7 @@ def count_gflops(world: World, num_steps: int) -> dict[str, float]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
+    from reverie.model.autoencoder import Autoencoder
     from reverie.model.sampler import Sampler
     from reverie.model.weights import load_model
 
@@ -89,10 +90,14 @@ def count_gflops(world: World, num_steps: int) -> dict[str, float]:
     sampler.num_frames[0] = model.context
     latents = torch.zeros(1, *model.latent_shape)
     told = torch.zeros(1, world.config.action_space.told_width)
+    shown: tuple[torch.Tensor | None, ...] = ()
+    if isinstance(pictures, Autoencoder):  # which looks at the picture before, if it refines
+        height, width, _ = world.config.frame_shape
+        shown = (None, torch.zeros(1, 3, height, width), torch.zeros(1, 3))
     works: dict[str, Callable[[], object]] = {
         "denoise": lambda: sampler.sample([0], latents, told, [0], num_steps),
         "commit": lambda: sampler.commit([0], latents, latents, told, [0]),
-        "decode": lambda: pictures.decode(latents),
+        "decode": lambda: pictures.decode(latents, *shown),
     }
     counted = {}
     for name, work in works.items():

@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from reverie.model.refiner import Refiner
+from reverie.model.residual import ResidualBlock
+
 MOOD_WIDTH = 64
 """Of what the decoder makes of all attributes together."""
 
@@ -31,6 +34,7 @@ class AutoencoderConfig:
     channels are averaged on the way down and copied on the way up. encoder_blocks, decoder_blocks:
     residual blocks at each of these sizes; the encoder works from 1/4 on. attributes: how
     many values each attribute of the world has (`ActionSpace.attributes`); the decoder paints them.
+    refiner: widths of the `Refiner` that follows the decoder in play; () without one.
     """
 
     width: int = 160
@@ -40,9 +44,11 @@ class AutoencoderConfig:
     encoder_blocks: tuple[int, ...] = (0, 1, 2, 2)
     decoder_blocks: tuple[int, ...] = (1, 2, 2, 3)
     attributes: tuple[int, ...] = ()
+    refiner: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "attributes", tuple(self.attributes))
+        for name in ("attributes", "refiner"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("widths", "encoder_blocks", "decoder_blocks"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
             if len(getattr(self, name)) != len(self.widths) or len(self.widths) < 3:
@@ -50,6 +56,8 @@ class AutoencoderConfig:
                     f"autoencoder: {name} is {getattr(self, name)}; expected as many entries as "
                     f"widths ({len(self.widths)}), three at least"
                 )
+        if len(self.refiner) not in (0, 2):
+            raise ValueError(f"autoencoder: refiner is {self.refiner}; expected two widths or none")
         if any(4 * outer % inner for outer, inner in itertools.pairwise(self.widths)):
             raise ValueError(
                 f"autoencoder: widths are {self.widths}; expected each to divide four times the "
@@ -74,20 +82,6 @@ class AutoencoderConfig:
     def num_tokens(self) -> int:
         rows, columns = self.grid
         return rows * columns
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity, which is all there is of it before training."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)  # pyright: ignore[reportArgumentType]
-
-    def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        return F.relu(x + self.conv2(F.relu(self.conv1(x))))
 
 
 class Down(nn.Module):
@@ -177,6 +171,8 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(*up)
         if config.attributes:
             self.painter = Painter(config.attributes, (*widths[::-1], widths[0]))
+        if config.refiner:
+            self.refiner = Refiner(config.height, config.width, config.refiner)
 
     def encode(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
         """Latents of pictures whose values lie in 0..1."""
@@ -184,10 +180,16 @@ class Autoencoder(nn.Module):
         return normalise(features.flatten(2).transpose(1, 2))
 
     def decode(
-        self, latents: Float[Tensor, "b n c"], attributes: Float[Tensor, "b k"] | None = None
+        self,
+        latents: Float[Tensor, "b n c"],
+        attributes: Float[Tensor, "b k"] | None = None,
+        before: Float[Tensor, "b 3 h w"] | None = None,
+        turn: Float[Tensor, "b 3"] | None = None,
     ) -> Float[Tensor, "b 3 h w"]:
         """Pictures, values around 0..1 (not clipped: training needs the gradient). attributes:
         encoded, what they are to look like; as usual if not given, or if the world has none.
+        before, turn: the pictures shown before, and what the camera did since (`ActionSpace.turn`);
+        without them pictures are not refined.
         """
         rows, columns = self.config.grid
         features = latents.transpose(1, 2).unflatten(2, (rows, columns))
@@ -201,7 +203,10 @@ class Autoencoder(nn.Module):
                 scale, shift = painted[i]
                 features = features * scale + shift
             features = layer(features)
-        return features * 0.5 + 0.5
+        drawn = features * 0.5 + 0.5
+        if before is None or turn is None or not self.config.refiner:
+            return drawn
+        return self.refiner(drawn, before, turn)
 
 
 def _blocks(width: int, count: int) -> list[nn.Module]:

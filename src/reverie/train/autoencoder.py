@@ -196,10 +196,10 @@ def encode_all(
     """Latents of every frame of a split, float16 [N, n, c], kept in `folder`.
 
     Only frames that are not in the file yet are encoded: a split may have grown. The file's name
-    holds a digest of the weights and of the first episode, so another autoencoder's are never used.
+    holds a digest of the weights and of the first episode, so another encoder's are never used.
     """
     digest = hashlib.sha256(np.ascontiguousarray(rendered.frames[:32]).tobytes())
-    for weight in network.state_dict().values():
+    for weight in network.encoder.state_dict().values():
         digest.update(weight.cpu().numpy().tobytes())
     file = folder / f"latents_{split}_{digest.hexdigest()[:12]}.npy"
     finished = np.load(file, mmap_mode="r") if file.exists() else None

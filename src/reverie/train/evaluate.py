@@ -60,7 +60,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(12, 12, 8, 4, 4, 2, 50.0, 8, 30.0, 300)
+QUICK = Effort(12, 12, 4, 4, 2, 2, 50.0, 4, 30.0, 300)
 """Two minutes on two cores: says whether a world is alive, not how good it is."""
 PROBE_FRAMES = 20_000
 AHEAD = 64

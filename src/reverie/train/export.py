@@ -39,12 +39,18 @@ class _Encode(nn.Module):
 
 
 class _Decode(nn.Module):
-    def __init__(self, autoencoder: Autoencoder) -> None:
+    """names: of what is given, in order."""
+
+    def __init__(self, autoencoder: Autoencoder, names: Sequence[str]) -> None:
         super().__init__()
         self.autoencoder = autoencoder
+        self.names = names
 
-    def forward(self, latents: Tensor, attributes: Tensor | None = None) -> Tensor:
-        return to_frames(self.autoencoder.decode(latents, attributes))
+    def forward(self, *inputs: Tensor) -> Tensor:
+        given = dict(zip(self.names, inputs, strict=True))
+        if "before" in given:
+            given["before"] = to_pixels(given["before"])
+        return to_frames(self.autoencoder.decode(**given))
 
 
 class _Step(nn.Module):
@@ -176,8 +182,10 @@ def _write_graphs(path: Path, autoencoder: Autoencoder, denoiser: Denoiser) -> N
     painted: dict[str, Tensor] = {"latents": latents}
     if autoencoder.config.attributes:
         painted["attributes"] = autoencoder.painter.usual.repeat(2, 1)
-    given = (tuple(painted.values()), list(painted))
-    _write_graph(path, "decoder", _Decode(autoencoder), *given, ["frames"])
+    if autoencoder.config.refiner:
+        painted |= {"before": frames.clone(), "turn": torch.zeros(2, 3)}
+    paint, given = _Decode(autoencoder, list(painted)), tuple(painted.values())
+    _write_graph(path, "decoder", paint, given, list(painted), ["frames"])
     _write_graph(
         path, "denoiser", _Step(denoiser), step_inputs, names + cache_names, ["clean", *new_names]
     )
@@ -197,6 +205,8 @@ def _write_graph(
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     batch = torch.export.Dim("b", min=1, max=1024)
     shapes: Any = ({0: batch},) * len(inputs)
+    if isinstance(module, _Decode):
+        shapes = (shapes,)
     if isinstance(module, _Step):  # prefill begins with an empty cache that grows frame by frame
         past = torch.export.Dim("m", min=0, max=1 << 20)
         shapes = (tuple({0: batch} if i < 6 else {0: batch, 2: past} for i in range(len(inputs))),)
@@ -294,7 +304,7 @@ def write_random_world(
     counts = (2,) if prompts else ()
     if small:
         sizes = ((8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1))
-        pictures = AutoencoderConfig(64, 32, 8, *sizes, attributes=counts)
+        pictures = AutoencoderConfig(64, 32, 8, *sizes, attributes=counts, refiner=(8, 8))
         steps = DenoiserConfig(
             pictures.grid, 8, space.told_width, 4, 32, 4, 16, camera_column=len(keys)
         )

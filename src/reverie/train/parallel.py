@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from reverie.core import ReverieError
 
@@ -75,6 +75,16 @@ def share_of(batch_size: int) -> slice:
             f"use a multiple of {num_processes()}"
         )
     return slice(rank(), None, num_processes())
+
+
+@torch.no_grad()
+def share_weights(network: nn.Module) -> None:
+    """Every process begins with the weights of the first."""
+    if num_processes() > 1:
+        for weight in network.state_dict().values():
+            first = weight.contiguous()
+            dist.broadcast(first, 0)
+            weight.copy_(first)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

@@ -59,7 +59,8 @@ class Probe(nn.Module):
     def forward(
         self, before: Float[Tensor, "b 3 h w"], after: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b o"]:
-        pair = F.avg_pool2d(torch.cat([before, after, (after - before) * 4], 1), 2)
+        before, after = F.avg_pool2d(before, 2), F.avg_pool2d(after, 2)
+        pair = torch.cat([before, after, (after - before) * 4], 1)
         return self.head(self.features(pair - 0.5))
 
     @torch.no_grad()

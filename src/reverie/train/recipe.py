@@ -1,6 +1,7 @@
 """The stages from a data set to a world, as the command line and `runs/` call them.
 
-    record -> train autoencoder -> train denoiser -> distill -> train decoder -> export -> evaluate
+    record -> train autoencoder -> train denoiser -> distill -> train decoder -> train refiner
+    -> export -> evaluate
 
 A run's folder holds one folder per stage; every stage goes on from its checkpoint, and does nothing
 when it is finished.
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from reverie.core import MAX_KEYS, ActionSpace, ReverieError
 from reverie.data.episode import Dataset
@@ -29,11 +31,14 @@ from reverie.train.denoiser import Forcing, ForcingConfig, load_denoiser, train_
 from reverie.train.distill import Distillation, GuidanceConfig
 from reverie.train.export import export_world
 from reverie.train.provenance import describe
+from reverie.train.refiner import WIDTHS, train_refiner
 from reverie.train.run import Run, RunConfig, load_checkpoint, save_network
 from reverie.world import Start, World
 
-STAGES = ("autoencoder", "denoiser", "decoder")
-"""decoder: goes on alone, on the latents as they are, whenever pictures should get better."""
+STAGES = ("autoencoder", "denoiser", "decoder", "refiner")
+"""decoder: goes on alone, on the latents as they are, whenever pictures should get better. refiner:
+learns to use the picture before.
+"""
 DISTILLED = "distilled"
 """The folder of a distilled denoiser, beside those of the stages."""
 VIEW_DEG = 79.0
@@ -96,7 +101,7 @@ def train_stage(
     if networks and parallel.rank() == 0:
         _take_along(out, stage, *networks)
     wishes = None
-    if stage == "decoder" and space.attributes:
+    if stage in ("decoder", "refiner") and space.attributes:
         autoencoder = _painting(autoencoder, space)
         wished = _render(Dataset.load(data), autoencoder.config, num_frames)
         train, wished_train = _as_long(train, wished[0])
@@ -106,6 +111,11 @@ def train_stage(
             Wished.of(wished_train, space, fading),
             Wished.of(wished_validation, space, fading),
         )
+    if stage == "refiner":
+        pictures = _with_refiner(networks[0] if networks else _load_pictures(out, refined=False))
+        denoiser = networks[1] if networks else _load_last_denoiser(out)
+        part = (config, (train, validation), space, wishes)
+        return train_refiner(out / stage, pictures, denoiser, ForcingConfig(), *part)
     if stage != "denoiser":
         autoencoder.train().requires_grad_(True)
         part = (train, validation, stage == "decoder", wishes)
@@ -150,7 +160,7 @@ def _networks_of(world: World, space: ActionSpace, data: Path) -> tuple[Autoenco
             "record with the environment that the world was trained for, or train from scratch"
         )
     if list(space.attributes.items()) != list(known.attributes.items()):
-        autoencoder = _repainted(autoencoder, ())
+        autoencoder = _rebuilt(autoencoder, "painter", attributes=())
     return autoencoder, denoiser
 
 
@@ -164,8 +174,8 @@ def _take_along(out: Path, stage: str, autoencoder: Autoencoder, denoiser: Denoi
     """
     if stage != "autoencoder" and not _has(out, "autoencoder"):
         save_network(out / "autoencoder", {"autoencoder": settings_of(autoencoder)}, autoencoder)
-    if stage == "decoder" and not _has(out, "denoiser"):
-        if not _share_latents(load_autoencoder(out / "autoencoder"), autoencoder):
+    if stage in ("decoder", "refiner") and not _has(out, "denoiser"):
+        if not _same(load_autoencoder(out / "autoencoder").encoder, autoencoder.encoder):
             raise ReverieError(
                 f"{out / 'autoencoder'} has other latents than the world's denoiser knows; "
                 "train in another folder"
@@ -182,14 +192,22 @@ def _as_long(one: Rendered, other: Rendered) -> tuple[Rendered, Rendered]:
 def _painting(autoencoder: Autoencoder, space: ActionSpace) -> Autoencoder:
     """One whose decoder paints the attributes; before it has learned to, everything as usual."""
     counts = tuple(len(values) for values in space.attributes.values())
-    return autoencoder if autoencoder.config.attributes else _repainted(autoencoder, counts)
+    if autoencoder.config.attributes:
+        return autoencoder
+    return _rebuilt(autoencoder, "painter", attributes=counts)
 
 
-def _repainted(autoencoder: Autoencoder, counts: tuple[int, ...]) -> Autoencoder:
-    """The same with another painter, or none."""
-    other = Autoencoder(replace(autoencoder.config, attributes=counts))
+def _with_refiner(autoencoder: Autoencoder) -> Autoencoder:
+    if autoencoder.config.refiner:
+        return autoencoder
+    return _rebuilt(autoencoder, "refiner", refiner=WIDTHS)
+
+
+def _rebuilt(autoencoder: Autoencoder, part: str, **sizes: tuple[int, ...]) -> Autoencoder:
+    """The same with another such part, or none."""
+    other = Autoencoder(replace(autoencoder.config, **sizes))
     weights = autoencoder.state_dict()
-    kept = {name: w for name, w in weights.items() if not name.startswith("painter.")}
+    kept = {name: w for name, w in weights.items() if not name.startswith(f"{part}.")}
     other.load_state_dict({**other.state_dict(), **kept})
     return other
 
@@ -251,8 +269,7 @@ def export_run(
     if not isinstance(space, ActionSpace):
         raise ReverieError(f"{data} has no action space that a player could use")
     autoencoder = _load_pictures(out)
-    distilled = (out / DISTILLED / "checkpoint.pt").exists()
-    denoiser = load_denoiser(out / (DISTILLED if distilled else "denoiser"))
+    denoiser = _load_last_denoiser(out)
     wanted = json.loads(starts.read_text()) if starts else _default_starts(dataset)
     clips = [_cut_start(dataset, space, moment, denoiser.config.context) for moment in wanted]
     fps = round(dataset.config.fps)
@@ -277,30 +294,42 @@ def export_run(
 
 def _history(dataset: Dataset, out: Path) -> str:
     """The end of a card: what every stage of a run says of itself; nothing where none does."""
-    stages = ("autoencoder", "denoiser", DISTILLED, "decoder")
+    stages = ("autoencoder", "denoiser", DISTILLED, "decoder", "refiner")
     finished = [stage for stage in stages if (out / stage / "checkpoint.pt").exists()]
     states = {stage: load_checkpoint(out / stage) for stage in finished}
     made = {stage: state["provenance"] for stage, state in states.items() if "provenance" in state}
     return f"\n{describe(dataset, made)}" if made else ""
 
 
-def _load_pictures(out: Path) -> Autoencoder:
-    """The autoencoder, with its decoder as it was trained last."""
-    first = load_autoencoder(out / "autoencoder")
-    if not (out / "decoder" / "checkpoint.pt").exists():
-        return first
-    last = load_autoencoder(out / "decoder")
-    if not _share_latents(first, last):
-        raise ReverieError(
-            f"{out / 'decoder'} reads the latents of another encoder than {out / 'autoencoder'}; "
-            "delete it and train the decoder again"
-        )
+def _load_last_denoiser(out: Path) -> Denoiser:
+    """Distilled, if it is."""
+    return load_denoiser(out / (DISTILLED if _has(out, DISTILLED) else "denoiser"))
+
+
+def _load_pictures(out: Path, refined: bool = True) -> Autoencoder:
+    """The autoencoder, with its decoder and its refiner as they were trained last."""
+    first = last = load_autoencoder(out / "autoencoder")
+    if _has(out, "decoder"):
+        last = load_autoencoder(out / "decoder")
+        if not _same(first.encoder, last.encoder):
+            raise ReverieError(
+                f"{out / 'decoder'} reads the latents of another encoder than "
+                f"{out / 'autoencoder'}; delete it and train the decoder again"
+            )
+    if refined and _has(out, "refiner"):
+        refining = load_autoencoder(out / "refiner")
+        if not (_same(last.encoder, refining.encoder) and _same(last.decoder, refining.decoder)):
+            raise ReverieError(
+                f"{out / 'refiner'} refines what another decoder draws than the last in {out}; "
+                "delete it and train the refiner again"
+            )
+        last = refining
     return last
 
 
-def _share_latents(one: Autoencoder, other: Autoencoder) -> bool:
-    """Whether the encoders are the same."""
-    mine, theirs = one.encoder.state_dict(), other.encoder.state_dict()
+def _same(one: nn.Module, other: nn.Module) -> bool:
+    """Whether the weights are the same."""
+    mine, theirs = one.state_dict(), other.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(w, theirs[n]) for n, w in mine.items())
 
 

@@ -116,6 +116,7 @@ class Run:
             [group.get("rate_scale", 1.0) for group in optimizer.param_groups]
             for optimizer in optimizers
         ]
+        parallel.share_weights(network)
         self.ema = EMA(network, config.ema_decay)
         self.step = 0
         self.provenance = provenance(config)

@@ -121,6 +121,8 @@ class CpuRuntime:
         self._finest = float(denoiser["min_step_size"])
         self._camera = np.zeros((0, 2))  # of every slot: degrees down, columns right
         self._shown: Floats = np.zeros((0, 0), np.float32)  # of every slot: attributes
+        self._refines = "before" in self.shape.decodes
+        self._pictures = np.zeros((0, 0, 0, 3), np.uint8)  # of every slot: shown last
         self._pool: CachePool | None = None
         self._passes: list[_Pass] = []
         self._pending: list[_Pending | None] = []
@@ -145,6 +147,7 @@ class CpuRuntime:
         self._camera = np.zeros((num_slots, 2))
         usual = self._world.config.action_space.encode_attributes({})
         self._shown = np.tile(usual, (num_slots, 1))
+        self._pictures = np.zeros((num_slots, *self._world.config.frame_shape), np.uint8)
         if num_slots > 1 and self._num_threads > 1:
             self._narrow = self._library(self._world, 1, self._num_threads)
             self._lanes = ThreadPoolExecutor(self._num_threads, "networks")
@@ -177,11 +180,11 @@ class CpuRuntime:
             said = action[self._world.config.action_space.attribute_columns]
             pending = _Pending(latents[0], self._tell(slot, action), said, first + i, seed)
             self._commit(slot, pending, self._wide)
+            self._pictures[slot] = frame
 
     def step(self, batch: Batch) -> NDArray[np.uint8]:
         """See `Runtime.step`."""
         self.commit(batch.slots)
-        pictures = np.empty((len(batch.slots), *self._world.config.frame_shape), np.uint8)
 
         def draw(row: int, graphs: Graphs) -> None:
             slot, index, seed = batch.slots[row], batch.frame_indices[row], batch.seeds[row]
@@ -189,11 +192,11 @@ class CpuRuntime:
             latents = self._sample(slot, told, index, seed, batch.num_steps, graphs)
             config = self._world.config
             shown = config.action_space.fade(self._shown[slot], batch.actions[row], 1 / config.fps)
-            pictures[row] = graphs.decode(latents[None], shown[None])[0]
+            self._pictures[slot] = self._decode(slot, latents, told, shown, graphs)
             self._pending[slot] = _Pending(latents, told, shown, index, seed)
 
         self._beside(draw, range(len(batch.slots)))
-        return pictures
+        return self._pictures[list(batch.slots)]
 
     def commit(self, slots: Sequence[int]) -> None:
         """See `Runtime.commit`."""
@@ -274,7 +277,7 @@ class CpuRuntime:
             "denoise": lambda: run.run(self._wide, latents, 0.0, 1.0),
             "commit": lambda: self._commit(0, frame, self._wide),
             "copy": lambda: self._memory.write(0, 0, new_k, new_v),
-            "decode": lambda: self._wide.decode(latents[None], shown[None]),
+            "decode": lambda: self._decode(0, latents, told, shown, self._wide),
         }
 
     @property
@@ -313,6 +316,19 @@ class CpuRuntime:
             clean = run.run(graphs, z, signal, step_size)
             z = np.asarray(z + (clean - z) * (step_size / (1 - signal)), np.float32)
         return z
+
+    def _decode(
+        self, slot: int, latents: Floats, told: Floats, shown: Floats, graphs: Graphs
+    ) -> NDArray[np.uint8]:
+        """A slot's next frame, [h, w, 3], after the one it showed last."""
+        space = self._world.config.action_space
+        given = {
+            "latents": latents[None],
+            "attributes": shown[None],
+            "before": self._pictures[slot][None],
+            "turn": space.turn(told, float(self._camera[slot, 0]))[None],
+        }
+        return graphs.decode({name: given[name] for name in self.shape.decodes})[0]
 
     def _commit(self, slot: int, frame: _Pending, graphs: Graphs) -> None:
         """One pass over nearly clean latents, whose keys and values go into the ring."""
@@ -366,6 +382,8 @@ class CpuRuntime:
     def _slot_arrays(self, slot: int) -> dict[str, NDArray[Any]]:
         """Everything that a slot remembers, in place."""
         own = {"camera": self._camera[slot], "shown": self._shown[slot]}
+        if self._refines:
+            own["picture"] = self._pictures[slot]
         return {**self._memory.slot_arrays(slot), **own}
 
     def _noise(self, seed: int, frame_index: int, stream: int) -> Floats:
@@ -378,8 +396,10 @@ class CpuRuntime:
         def denoise(slot: int, graphs: Graphs) -> None:
             self._passes[slot].run(graphs, latents, 0.0, 1.0)
 
+        told = np.zeros(self.shape.action_width, np.float32)
+
         def decode(slot: int, graphs: Graphs) -> None:
-            graphs.decode(latents[None], self._shown[slot][None])
+            self._decode(slot, latents, told, self._shown[slot], graphs)
 
         return self._least_ms(denoise, b), self._least_ms(decode, b)
 

@@ -6,7 +6,8 @@ denoiser.onnx takes, for b sessions and n tokens of c channels each,
 and returns clean [b, n, c] and new_k.i, new_v.i [b, heads, n, dh]. m is the number of remembered
 tokens: context * n, or open, and then the graph also runs on a memory that is not full yet.
 encoder.onnx turns frames uint8 [b, h, w, 3] into latents [b, n, c], decoder.onnx back. In a
-world with attributes it also takes these, encoded: attributes [b, k].
+world with attributes it also takes these, encoded: attributes [b, k]; in one whose pictures are
+refined, the frames shown before, uint8 before [b, h, w, 3], and turn [b, 3] (`ActionSpace.turn`).
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ Shapes = dict[str, dict[str, list[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class GraphShape:
-    """Sizes that the graphs of a world agree on. has_open_past: m may be any number."""
+    """Sizes that the graphs of a world agree on. has_open_past: m may be any number. decodes: what
+    the decoder takes.
+    """
 
     num_tokens: int
     num_channels: int
     action_width: int
     num_phases: int
     has_open_past: bool
+    decodes: tuple[str, ...]
     cache: CacheShape
 
 
@@ -63,10 +67,8 @@ class Graphs(Protocol):
         """Latents [1, n, c] of a frame, uint8 [1, h, w, 3]."""
         ...
 
-    def decode(
-        self, latents: NDArray[np.float32], attributes: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
-        """The other way round. attributes: [1, k] that the frame is to show."""
+    def decode(self, inputs: Arrays) -> NDArray[np.uint8]:
+        """The other way round. inputs: of the decoder."""
         ...
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
@@ -112,6 +114,7 @@ def check_graphs(world: World, shapes: Shapes) -> GraphShape:
             "its action space has the camera: export the world again"
         )
     num_values = space.width - space.attribute_columns.start
+    shown = list(config.frame_shape) if config.autoencoder.get("refiner") else []
     expected = [
         ("action width", [action_width], [config.action_space.told_width]),
         ("rotary phases", [num_phases], [len(row) for row in config.denoiser["frequencies"][:1]]),
@@ -121,6 +124,7 @@ def check_graphs(world: World, shapes: Shapes) -> GraphShape:
         ("decoder latents", latents[1][1:], [n, num_channels]),
         ("decoder frames", decoded[1:], list(config.frame_shape)),
         ("attributes", decoder.get("attributes", [1])[1:], [num_values] if num_values else []),
+        ("frames before", decoder.get("before", [1])[1:], shown),
     ]
     for what, found, wanted in expected:
         if not _agree(found, wanted):
@@ -129,7 +133,9 @@ def check_graphs(world: World, shapes: Shapes) -> GraphShape:
                 "they belong to different exports: export the world again"
             )
     cache = CacheShape(num_layers, num_heads, config.context, n, head_width)
-    return GraphShape(n, num_channels, action_width, num_phases, not isinstance(past, int), cache)
+    decodes = tuple(name for name in ("latents", "attributes", "before", "turn") if name in decoder)
+    open_past = not isinstance(past, int)
+    return GraphShape(n, num_channels, action_width, num_phases, open_past, decodes, cache)
 
 
 def _agree(found: list[Any], wanted: list[int]) -> bool:

@@ -40,12 +40,9 @@ class OnnxGraphs:
         """See `Graphs`."""
         return self._encoder.run(["latents"], {"frames": frames})[0]
 
-    def decode(
-        self, latents: NDArray[np.float32], attributes: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
+    def decode(self, inputs: Arrays) -> NDArray[np.uint8]:
         """See `Graphs`."""
-        given = {"latents": latents} | ({"attributes": attributes} if attributes.size else {})
-        return self._decoder.run(["frames"], given)[0]
+        return self._decoder.run(["frames"], inputs)[0]
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
         """See `Graphs`."""

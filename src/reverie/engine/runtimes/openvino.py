@@ -53,14 +53,9 @@ class OpenVinoGraphs:
         """See `Graphs`."""
         return self._run(self._encoder, "encoder", {"frames": frames}, "latents")
 
-    def decode(
-        self, latents: NDArray[np.float32], attributes: NDArray[np.float32]
-    ) -> NDArray[np.uint8]:
+    def decode(self, inputs: Arrays) -> NDArray[np.uint8]:
         """See `Graphs`."""
-        given: Arrays = {"latents": latents} | (
-            {"attributes": attributes} if attributes.size else {}
-        )
-        return self._run(self._decoder, "decoder", given, "frames")
+        return self._run(self._decoder, "decoder", inputs, "frames")
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
         """See `Graphs`."""

@@ -60,13 +60,13 @@ class _Desk:
         self.size, self._is_cuda = size, device.type == "cuda"
         self._numbers = torch.zeros((3, size), dtype=torch.int64, pin_memory=self._is_cuda)
         num_values = space.width - space.attribute_columns.start
-        self._told = torch.zeros((size, space.told_width + num_values), pin_memory=self._is_cuda)
+        widths = [space.told_width, num_values, 3]
+        self._given = torch.zeros((size, sum(widths)), pin_memory=self._is_cuda)
         self._frames = torch.zeros(
             (size, *config.frame_shape), dtype=torch.uint8, pin_memory=self._is_cuda
         )
-        self.numbers, joined = self._numbers.to(device), self._told.to(device)
-        self._joined = joined
-        self.told, self.shown = joined[:, : space.told_width], joined[:, space.told_width :]
+        self.numbers, self._joined = self._numbers.to(device), self._given.to(device)
+        self.told, self.shown, self.turn = self._joined.split(widths, 1)
         self.frames = self._frames.to(device)
         self._copied = torch.cuda.Event() if self._is_cuda else None
         self.slots, self.seeds, self.indices = self.numbers
@@ -76,10 +76,13 @@ class _Desk:
         slots: Sequence[int],
         seeds: Sequence[int],
         indices: Sequence[int],
-        told: NDArray[np.float32] | None,
+        given: Sequence[NDArray[np.float32]] = (),
+        *,
         nobody: int,
     ) -> None:
-        """told: with what is shown behind it. nobody: the slot of what the batch does not fill."""
+        """given: what the model is told, attributes to show and turns of the camera, one row each.
+        nobody: the slot of what the batch does not fill.
+        """
         if self._copied:
             self._copied.synchronize()  # of the last batch, long ago
         b = len(slots)
@@ -87,10 +90,10 @@ class _Desk:
         numbers[:, b:] = ((nobody,), (0,), (0,))
         numbers[0, :b], numbers[2, :b] = slots, indices
         numbers[1, :b] = np.array(seeds, np.uint64).view(np.int64)
-        if told is not None:
-            self._told[:b] = torch.from_numpy(told)
+        if given:
+            self._given[:b] = torch.from_numpy(np.concatenate(given, 1))
         self.numbers.copy_(self._numbers, non_blocking=True)
-        self._joined.copy_(self._told, non_blocking=True)
+        self._joined.copy_(self._given, non_blocking=True)
         if self._copied:
             self._copied.record()
 
@@ -125,6 +128,7 @@ class TorchRuntime:
         self._pool: Any = None
         self._owed: list[_Owed | None] = []
         self._latents, self._told = torch.zeros(0), torch.zeros(0)  # of every slot's owed frame
+        self._shown_last = torch.zeros(0)  # of every slot, where pictures are refined
         self._pitch_deg = np.zeros(0)
         self._shown = np.zeros((0, 0), np.float32)
         self._cost_table: dict[tuple[int, int], float] = {}
@@ -151,10 +155,12 @@ class TorchRuntime:
         told_width = config.action_space.told_width
         self._latents = torch.zeros((count, *self._model.latent_shape), device=self._device)
         self._told = torch.zeros((count, told_width), device=self._device)
+        shape = (count, *config.frame_shape) if self._refines else (count, 0)
+        self._shown_last = torch.zeros(shape, dtype=torch.uint8, device=self._device)
         for size in _sizes(num_slots):
             for keeps in (False, True):
                 desk = _Desk(size, config, self._device)
-                desk.fill((), (), (), None, num_slots)
+                desk.fill((), (), (), nobody=num_slots)
                 self._desks[keeps, size] = desk
             for num_steps in (*config.denoising_steps, REMEMBER) if self._is_cuda else ():
                 self._recorded[num_steps, size] = self._record(num_steps, size)
@@ -188,6 +194,8 @@ class TorchRuntime:
                 drawn = self._draw_noise(self._seeds([seed]), self._tensor([index]), COMMIT_STREAM)
                 self._memory.commit([slot], latents, drawn, self._tensor(told[None]), [index])
             self._look(slot, told, actions[i, config.action_space.attribute_columns])
+        if self._refines:
+            self._shown_last[slot] = self._tensor(frames[-1])
 
     @torch.no_grad()
     def step(self, batch: Batch) -> NDArray[np.uint8]:
@@ -200,8 +208,10 @@ class TorchRuntime:
             [fade(self._shown[slot], action, 1 / config.fps) for slot, action in pairs]
         )
         desk = self._desk(False, len(batch.slots))
-        joined = np.concatenate([told, shown], 1)
-        desk.fill(batch.slots, batch.seeds, batch.frame_indices, joined, self.num_slots)
+        places = zip(told, self._pitch_deg[list(batch.slots)], strict=True)
+        turns = np.stack([config.action_space.turn(*place) for place in places])
+        given = (told, shown, turns)
+        desk.fill(batch.slots, batch.seeds, batch.frame_indices, given, nobody=self.num_slots)
         self._run(batch.num_steps, desk)
         rows = zip(batch.slots, batch.frame_indices, batch.seeds, told, shown, strict=True)
         for slot, index, seed, heard, seen in rows:
@@ -216,7 +226,7 @@ class TorchRuntime:
             return
         desk, frames = self._desk(True, len(owed)), owed.values()
         seeds, indices = [f.seed for f in frames], [f.frame_index for f in frames]
-        desk.fill(list(owed), seeds, indices, None, self.num_slots)
+        desk.fill(list(owed), seeds, indices, nobody=self.num_slots)
         self._run(REMEMBER, desk)
         for slot, frame in owed.items():
             self._look(slot, frame.told, frame.shown)
@@ -300,11 +310,12 @@ class TorchRuntime:
         told = torch.zeros(1, space.told_width, device=self._device)
         latents = torch.zeros(1, *self._model.latent_shape, device=self._device)
         shown = self._tensor(self._shown[:1])
+        turn = torch.zeros(1, 3, device=self._device)
         slot = index = torch.zeros(1, dtype=torch.int64, device=self._device)
         works: dict[str, Callable[[], object]] = {
             "denoise": lambda: memory.draw(slot, latents, told, index, 1),
             "commit": lambda: memory.remember(slot, latents, latents, told, index),
-            "decode": lambda: to_frames(self._decode(latents, shown)).cpu(),
+            "decode": lambda: self._decode(latents, shown, slot, turn).cpu(),
         }
 
         @torch.no_grad()
@@ -313,6 +324,11 @@ class TorchRuntime:
                 return self._elapsed_ms(work)
 
         return {name: partial(finished, work) for name, work in works.items()}
+
+    @property
+    def _refines(self) -> bool:
+        pictures = self._pictures
+        return isinstance(pictures, Autoencoder) and bool(pictures.config.refiner)
 
     @property
     def _snapshot_kind(self) -> str:
@@ -326,10 +342,10 @@ class TorchRuntime:
 
     def _slot_tensors(self, slot: int) -> dict[str, Tensor]:
         memory = self._memory
-        return {
-            **{name: ring[slot] for name, ring in memory.rings.items()},
-            "state": memory.state[slot],
-        }
+        own = {"state": memory.state[slot]}
+        if self._refines:
+            own["picture"] = self._shown_last[slot]
+        return {**{name: ring[slot] for name, ring in memory.rings.items()}, **own}
 
     def _desk(self, keeps: bool, count: int) -> _Desk:
         """The smallest that holds a batch of this size. Commits have their own: nobody waits for
@@ -356,14 +372,17 @@ class TorchRuntime:
             drawn = self._draw_noise(desk.seeds, indices, SAMPLE_STREAM)
             start = drawn * self._world.config.noise_scale
             latents = self._memory.draw(slots, start, desk.told, indices, num_steps).float()
-            desk.frames.copy_(to_frames(self._decode(latents, desk.shown).float()))
+            desk.frames.copy_(self._decode(latents, desk.shown, slots, desk.turn))
+        if self._refines:
+            self._shown_last[slots] = desk.frames
         self._latents[slots], self._told[slots] = latents, desk.told
 
-    def _decode(self, latents: Tensor, shown: Tensor) -> Tensor:
-        """Pictures that show these attributes, which only our own worlds have."""
-        if isinstance(self._pictures, Autoencoder):
-            return self._pictures.decode(latents, shown)
-        return self._pictures.decode(latents)
+    def _decode(self, latents: Tensor, shown: Tensor, slots: Tensor, turn: Tensor) -> Tensor:
+        """Frames of these slots that show these attributes, which only our own worlds have."""
+        if not isinstance(self._pictures, Autoencoder):
+            return to_frames(self._pictures.decode(latents).float())
+        before = to_pixels(self._shown_last[slots]) if self._refines else None
+        return to_frames(self._pictures.decode(latents, shown, before, turn).float())
 
     def _record(self, num_steps: int, size: int) -> Any:
         """The work of a batch as a CUDA graph. Recorded on the slot that nobody plays."""
