@@ -84,7 +84,10 @@ def test_a_world_learns_on_from_where_it_is(
         made = load_checkpoint(tmp_path / stage)["provenance"]
         assert made["begun_with"] == f"random {world.fingerprint[:8]}"
     autoencoder, denoiser = load_networks(world)
-    assert load_autoencoder(tmp_path / "autoencoder").config == autoencoder.config
+    # Its refiner knew what another decoder drew.
+    assert load_autoencoder(tmp_path / "autoencoder").config == replace(
+        autoencoder.config, refiner=()
+    )
     learned = load_denoiser(tmp_path / "denoiser")
     assert learned.config.action_width == PROMPTED_ACTIONS.told_width
     kept = "blocks.0.mlp.down.weight"
@@ -187,3 +190,14 @@ def test_a_refiner_learns_and_all_else_stays(
     train_stage("decoder", prompted_set, tmp_path, "small", replace(bold, steps=3))
     with pytest.raises(ReverieError, match="train the refiner again"):
         export_run(prompted_set, tmp_path, tmp_path / "world", "w")
+
+
+def test_a_refiner_wants_a_decoder_that_paints_and_pictures_to_compare(
+    world: World, prompted_set: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ReverieError, match="does not paint the wishes"):
+        train_stage("refiner", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
+    train_stage("decoder", prompted_set, tmp_path, "small", CONFIG, begin_with=world)
+    alone = replace(CONFIG, batch_size=1)
+    with pytest.raises(ReverieError, match="at least 2 for each"):
+        train_stage("refiner", prompted_set, tmp_path, "small", alone, begin_with=world)

@@ -98,8 +98,9 @@ def train_stage(
     else:
         autoencoder = load_autoencoder(out / "autoencoder")
     train, validation = _render(dataset, autoencoder.config, num_frames)
-    if networks and parallel.rank() == 0:
-        _take_along(out, stage, *networks)
+    with parallel.first_alone():
+        if networks and parallel.rank() == 0:
+            _take_along(out, stage, *networks)
     wishes = None
     if stage in ("decoder", "refiner") and space.attributes:
         autoencoder = _painting(autoencoder, space)
@@ -112,11 +113,16 @@ def train_stage(
             Wished.of(wished_validation, space, fading),
         )
     if stage == "refiner":
-        pictures = _with_refiner(networks[0] if networks else _load_pictures(out, refined=False))
-        denoiser = networks[1] if networks else _load_last_denoiser(out)
-        part = (config, (train, validation), space, wishes)
-        return train_refiner(out / stage, pictures, denoiser, ForcingConfig(), *part)
+        pictures = _with_refiner(_load_pictures(out, refined=False))
+        if pictures.config.attributes != tuple(map(len, space.attributes.values())):
+            raise ReverieError(
+                f"the decoder in {out} does not paint the wishes of {data}; train the decoder first"
+            )
+        part = (_load_last_denoiser(out), ForcingConfig(), config, (train, validation), space)
+        return train_refiner(out / stage, pictures, *part, wishes)
     if stage != "denoiser":
+        if autoencoder.config.refiner:  # of what another decoder drew
+            autoencoder = _rebuilt(autoencoder, "refiner", refiner=())
         autoencoder.train().requires_grad_(True)
         part = (train, validation, stage == "decoder", wishes)
         return train_autoencoder(out / stage, autoencoder, config, *part)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reverie.core import ActionSpace
+from reverie.core import ActionSpace, ReverieError
 from reverie.data.render import Rendered
 from reverie.data.segments import Segments
 from reverie.model.autoencoder import Autoencoder, to_frames, to_pixels
@@ -72,6 +72,12 @@ class Clips:
         self.painted = np.flatnonzero(
             counts[ends] - counts[ends - self.num_refined - 1] > self.num_refined
         )
+
+        if wished and not len(self.painted):
+            raise ReverieError(
+                f"in {rendered.path} no wish lasts for {self.num_refined + 1} frames after it has "
+                "come true; record more episodes, or longer ones"
+            )
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -193,9 +199,15 @@ def train_refiner(
 
     splits: train and validation. wished: both as they are to be painted, half of every batch.
     """
+    if run_config.batch_size < 2 * parallel.num_processes():
+        raise ReverieError(
+            f"a batch of {run_config.batch_size} has no other picture to begin with; expected at "
+            f"least 2 for each of {parallel.num_processes()} processes"
+        )
     device = pick_device(run_config.threads)
     torch.manual_seed(run_config.seed)
-    autoencoder.to(device).requires_grad_(False)
+    autoencoder = autoencoder.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    autoencoder.requires_grad_(False)
     denoiser.to(device).eval().requires_grad_(False)
     autoencoder.refiner.requires_grad_(True)
     optimizer = torch.optim.AdamW(autoencoder.refiner.parameters(), betas=(0.9, 0.98))
