@@ -323,25 +323,6 @@ def place(body: Body) -> Steps:
     yield from level(body)
 
 
-def edit_often(body: Body) -> Steps:
-    """Break, place and let go abruptly, at whatever is in reach: what each key does by itself, and
-    what does not happen without it.
-    """
-    if body.chance(0.3):
-        body.pick_slot()
-    if body.target is None:
-        yield from look(body, float(body.rng.normal(0, 30)), float(body.rng.uniform(15, 45)))
-    for _ in range(int(body.rng.integers(3, 9))):
-        yield from aim(body)
-        key = str(body.rng.choice(["break", "use", ""], p=[0.5, 0.25, 0.25]))
-        for _ in range(body.ticks(1, 4) if key == "use" else body.ticks(2, 16)):
-            yield body.act(*((key,) if key else ()))
-        for _ in range(body.ticks(1, 10) if body.chance(0.5) else 0):
-            yield body.act()
-        pitch = float(np.clip(body.pitch + body.rng.normal(0, 7), -20, 60))
-        yield from look(body, float(body.rng.normal(0, 14)), pitch)
-
-
 def pillar(body: Body, height: float | None = None) -> Steps:
     """Jump and put a block under oneself, a few times; then look round from up there."""
     yield from look(body, 0.0, PITCH_MOST)

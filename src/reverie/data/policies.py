@@ -2,9 +2,8 @@
 
 A policy is a callable `policy(rng, info) -> action vector`, a new one for each episode:
 
-    scripted   a mixture for first-person building worlds: 28% options, 18% abrupt changes of keys
-               and camera, 35% breaking and placing, 7% sticky random, 8% standing still and pure
-               turns, 4% tests
+    scripted   a mixture for first-person building worlds: 50% options, 25% abrupt changes of keys
+               and camera, 10% sticky random, 10% standing still and pure turns, 5% tests
     sticky     keys stay held or free for a while, the camera drifts; for every environment
     still      nothing
     turns      pure turns and standing still, for evaluation
@@ -26,14 +25,9 @@ from reverie.data.player import Body, Steps, Turn
 
 WALKING_KEYS = frozenset({"forward", "back", "left", "right"})
 
-MIX = {
-    "options": 0.28, "switching": 0.18, "editing": 0.35, "sticky": 0.07, "still": 0.08,
-    "tests": 0.04,
-}  # fmt: skip
+MIX = {"options": 0.50, "switching": 0.25, "sticky": 0.10, "still": 0.10, "tests": 0.05}
 """Share of an episode's time."""
-TYPICAL_TICKS = {
-    "options": 36, "switching": 52, "editing": 70, "sticky": 66, "still": 29, "tests": 74,
-}  # fmt: skip
+TYPICAL_TICKS = {"options": 36, "switching": 52, "sticky": 66, "still": 29, "tests": 74}
 """How long one option of each part takes; with it, shares of time become chances."""
 
 OPTIONS: Mapping[str, Mapping[Option, float]] = {
@@ -51,7 +45,6 @@ OPTIONS: Mapping[str, Mapping[Option, float]] = {
         options.switch_slots: 0.6,
     },
     "switching": {options.switch_often: 1.0},
-    "editing": {options.edit_often: 2.0, options.mine: 1.0, options.place: 1.0, options.wall: 0.3},
     "still": {options.stand: 1.0, options.turn_steadily: 1.6, options.away_and_back: 0.8},
     "tests": {options.full_circle: 2.0, options.wall: 1.5, options.tunnel: 0.4},
 }

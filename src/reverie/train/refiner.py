@@ -42,6 +42,9 @@ FADED_SHARE = 0.3
 """Of the wished segments that start in the middle of a change of looks."""
 
 
+SPLITS = ("train", "validation")
+
+
 class Clips:
     """Segments of a split for the refiner: latents, what the denoiser is told, turns of the camera,
     and the pictures of the last frames, as usual and as wished.
@@ -213,19 +216,11 @@ def train_refiner(
     optimizer = torch.optim.AdamW(autoencoder.refiner.parameters(), betas=(0.9, 0.98))
     settings = {"autoencoder": settings_of(autoencoder)}
     run = Run(folder, run_config, autoencoder, [optimizer], settings)
-    refining = Refining(autoencoder, denoiser, forcing)
+    refining, context = Refining(autoencoder, denoiser, forcing), denoiser.config.context
     with parallel.first_alone():
         train, validation = (
-            Clips(
-                rendered,
-                encode_all(autoencoder, rendered, folder, name),
-                space,
-                denoiser.config.context,
-                look,
-            )
-            for name, rendered, look in zip(
-                ("train", "validation"), splits, wished or (None, None), strict=True
-            )
+            Clips(rendered, encode_all(autoencoder, rendered, folder, name), space, context, look)
+            for name, rendered, look in zip(SPLITS, splits, wished or (None, None), strict=True)
         )
 
     def train_step(step: int) -> Tensor:
