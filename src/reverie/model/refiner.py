@@ -25,6 +25,7 @@ VIEW_DEG = 79.0
 CELL = 4
 """Pixels along each side that are looked at as one."""
 FLOW_SCALE = 0.1
+SHARE_SCALE = 4.0
 FIXED_SCALE = 10.0
 
 
@@ -85,7 +86,7 @@ class Refiner(nn.Module):
         flow = F.interpolate(self.flow(looked).float(), scale_factor=CELL, mode="bilinear")
         warped, known = _sample(seen, turned + FLOW_SCALE * flow.movedim(1, -1))
         last = self.draw(torch.cat([cells, *_cells(warped, known), looked], 1)).float()
-        share = torch.sigmoid(CELL * last[:, 3:] - 1) * scene
+        share = torch.sigmoid(SHARE_SCALE * last[:, 3:] - 1) * scene
         return drawn + share * (warped - known * drawn) + last[:, :3]
 
     def _places(self) -> Float[Tensor, "h w 2"]:

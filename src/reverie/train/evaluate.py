@@ -61,7 +61,7 @@ class Effort:
 
 FULL = Effort()
 QUICK = Effort(12, 12, 4, 4, 2, 2, 50.0, 4, 30.0, 300)
-"""Two minutes on two cores: says whether a world is alive, not how good it is."""
+"""A few minutes on two cores: says whether a world is alive, not how good it is."""
 PROBE_FRAMES = 20_000
 AHEAD = 64
 """Recorded frames after a moment."""

@@ -42,9 +42,6 @@ FADED_SHARE = 0.3
 """Of the wished segments that start in the middle of a change of looks."""
 
 
-SPLITS = ("train", "validation")
-
-
 class Clips:
     """Segments of a split for the refiner: latents, what the denoiser is told, turns of the camera,
     and the pictures of the last frames, as usual and as wished.
@@ -75,7 +72,6 @@ class Clips:
         self.painted = np.flatnonzero(
             counts[ends] - counts[ends - self.num_refined - 1] > self.num_refined
         )
-
         if wished and not len(self.painted):
             raise ReverieError(
                 f"in {rendered.path} no wish lasts for {self.num_refined + 1} frames after it has "
@@ -220,7 +216,9 @@ def train_refiner(
     with parallel.first_alone():
         train, validation = (
             Clips(rendered, encode_all(autoencoder, rendered, folder, name), space, context, look)
-            for name, rendered, look in zip(SPLITS, splits, wished or (None, None), strict=True)
+            for name, rendered, look in zip(
+                ("train", "validation"), splits, wished or (None, None), strict=True
+            )
         )
 
     def train_step(step: int) -> Tensor:

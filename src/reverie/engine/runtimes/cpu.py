@@ -321,13 +321,11 @@ class CpuRuntime:
         self, slot: int, latents: Floats, told: Floats, shown: Floats, graphs: Graphs
     ) -> NDArray[np.uint8]:
         """A slot's next frame, [h, w, 3], after the one it showed last."""
-        space = self._world.config.action_space
-        given = {
-            "latents": latents[None],
-            "attributes": shown[None],
-            "before": self._pictures[slot][None],
-            "turn": space.turn(told, float(self._camera[slot, 0]))[None],
-        }
+        given: Arrays = {"latents": latents[None], "attributes": shown[None]}
+        if self._refines:
+            space = self._world.config.action_space
+            given["before"] = self._pictures[slot][None]
+            given["turn"] = space.turn(told, float(self._camera[slot, 0]))[None]
         return graphs.decode({name: given[name] for name in self.shape.decodes})[0]
 
     def _commit(self, slot: int, frame: _Pending, graphs: Graphs) -> None:
