@@ -174,6 +174,11 @@ class Autoencoder(nn.Module):
         if config.refiner:
             self.refiner = Refiner(config.height, config.width, config.refiner)
 
+    @property
+    def finest(self) -> int:
+        """The first of the decoder's layers that work at half the picture's size."""
+        return self._painted[-2]
+
     def encode(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
         """Latents of pictures whose values lie in 0..1."""
         features = self.encoder(pixels * 2.0 - 1.0)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ from reverie.core import Action, ActionSpace, ReverieError
 from reverie.model.autoencoder import Autoencoder, to_frames, to_pixels
 from reverie.model.denoiser import Denoiser
 from reverie.prompts import Prompter
+from reverie.train.quantize import Feed, calibration, quantize_decoder
 from reverie.world import WEIGHTS, Start, World, WorldConfig
 
 
@@ -84,10 +86,12 @@ def export_world(
     noise_scale: float = 1.0,
     prompts: Sequence[str] = (),
     prompter: Prompter | None = None,
+    pictures: NDArray[np.uint8] | None = None,
 ) -> World:
     """Write a world folder and load it back. prompts: examples. prompter: reads them; fitted to the
-    names of the attributes alone if not given. Raises ReverieError where networks and action space
-    do not fit each other.
+    names of the attributes alone if not given. pictures: real ones, [n, h, w, 3], that the decoder
+    is fitted to 8 bits on; without any it stays as precise as the rest. Raises ReverieError where
+    networks and action space do not fit each other.
     """
     _check_fit(autoencoder, denoiser, action_space)
     networks = {
@@ -117,7 +121,8 @@ def export_world(
     }
     save_file(weights, path / WEIGHTS)
     (path / WEIGHTS).chmod(0o644)  # safetensors leaves it to its owner alone
-    _write_graphs(path, autoencoder, denoiser)
+    feeds = [] if pictures is None else calibration(autoencoder, action_space, pictures)
+    _write_graphs(path, autoencoder, denoiser, feeds)
     if action_space.attributes:
         (prompter or Prompter.fit(action_space.attributes)).save(path)
     return worlds.load(path)
@@ -155,7 +160,10 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(settings))
 
 
-def _write_graphs(path: Path, autoencoder: Autoencoder, denoiser: Denoiser) -> None:
+def _write_graphs(
+    path: Path, autoencoder: Autoencoder, denoiser: Denoiser, feeds: Sequence[Feed] = ()
+) -> None:
+    """feeds: that the decoder's ranges in 8 bits are measured on; none: it is not quantized."""
     height, width = autoencoder.config.height, autoencoder.config.width
     config = denoiser.config
     frames = torch.zeros((2, height, width, 3), dtype=torch.uint8)
@@ -185,7 +193,7 @@ def _write_graphs(path: Path, autoencoder: Autoencoder, denoiser: Denoiser) -> N
     if autoencoder.config.refiner:
         painted |= {"before": frames.clone(), "turn": torch.zeros(2, 3)}
     paint, given = _Decode(autoencoder, list(painted)), tuple(painted.values())
-    _write_graph(path, "decoder", paint, given, list(painted), ["frames"])
+    _write_graph(path, "decoder", paint, given, list(painted), ["frames"], feeds)
     _write_graph(
         path, "denoiser", _Step(denoiser), step_inputs, names + cache_names, ["clean", *new_names]
     )
@@ -198,6 +206,7 @@ def _write_graph(
     inputs: tuple[Tensor, ...],
     input_names: list[str],
     output_names: list[str],
+    feeds: Sequence[Feed] = (),
 ) -> None:
     import onnx
 
@@ -225,6 +234,8 @@ def _write_graph(
         )
     assert program is not None
     model = program.model_proto
+    if isinstance(module, _Decode) and feeds:
+        model = quantize_decoder(model, feeds, module.autoencoder.finest)
     _share_weights(model, path / WEIGHTS)
     onnx.save(model, path / f"{name}.onnx")
 

@@ -295,6 +295,7 @@ def export_run(
         noise_scale=forcing.noise_scale,
         prompts=wishes,
         prompter=prompter,
+        pictures=render(dataset, "validation", cache=data / FRAMES_FOLDER).frames,
     )
 
 
