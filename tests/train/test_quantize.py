@@ -33,7 +33,7 @@ def quantized(world: World) -> list[str]:
 def test_the_bundled_world_draws_as_its_networks_do(library: type[Graphs]) -> None:
     world = worlds.load("meadow")
     assert len(quantized(world)) > 10
-    autoencoder, graphs = load_networks(world)[0], library(world, 1, 1)
+    autoencoder, graphs = load_networks(world)[0], library(world, 1)
     frames = np.concatenate([start.frames[::5] for start in world.starts])
     latents = encode_frames(autoencoder, frames)
     whole = decode_frames(autoencoder, latents)

@@ -96,7 +96,9 @@ class CachePool:
         for cache, new in zip((*self.k, *self.v), (*new_k, *new_v), strict=True):
             cache[slot, :, first : first + n] = new
 
-    def slot_arrays(self, slot: int) -> dict[str, NDArray[Any]]:
-        """Everything of one slot by name, as views: reading copies it out, writing restores it."""
+    def slot_arrays(self, slot: int | slice) -> dict[str, NDArray[Any]]:
+        """Everything of one slot by name, as views: reading copies it out, writing restores it. Of
+        several slots with their axis first.
+        """
         names = {f"cache_k.{i}": k[slot] for i, k in enumerate(self.k)}
         return names | {f"cache_v.{i}": v[slot] for i, v in enumerate(self.v)}

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from reverie import world as worlds
 from reverie.core import Action, ReverieError
 from reverie.engine.runtime import Batch, Runtime, noise
-from reverie.engine.runtimes.cpu import CpuRuntime
+from reverie.engine.runtimes.cpu import CpuRuntime, _groups
 from reverie.engine.runtimes.graphs import Graphs
 from reverie.engine.runtimes.onnx import OnnxGraphs
 from reverie.engine.runtimes.openvino import OpenVinoGraphs
@@ -121,6 +121,15 @@ def test_a_session_does_not_depend_on_who_else_plays(
     np.testing.assert_array_equal(pictures, expected)
 
 
+def test_sessions_are_dealt_out_in_equal_shares_that_lie_beside_each_other() -> None:
+    assert _groups([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
+    assert _groups([0, 1, 2], 1) == [[0, 1], [2]]
+    assert _groups([0, 2, 3, 7], 1) == [[0], [2, 3], [7]]
+    assert _groups(list(range(10)), 1) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert _groups([4, 5], 2) == [[4], [5]]
+    assert _groups([], 2) == []
+
+
 def test_a_slot_forgets_its_last_session(ready: Ready, tiny_world: World) -> None:
     runtime = ready(tiny_world, 1)
     begin(runtime)
@@ -134,7 +143,7 @@ def test_a_slot_forgets_its_last_session(ready: Ready, tiny_world: World) -> Non
 def test_frames_that_may_only_be_read(library: type[Graphs]) -> None:
     """Large ones, whose copy would be another's memory soon after it is let go."""
     world = worlds.load("meadow")
-    graphs = library(world, 1, 1)
+    graphs = library(world, 1)
     frames = world.starts[0].frames[:4].copy()
     expected = [graphs.encode(frame[None]) for frame in frames]
     frames.setflags(write=False)
@@ -391,13 +400,13 @@ def test_a_graph_with_an_open_past_begins_with_an_empty_one(
     runtime.allocate(1)
     assert runtime.shape.has_open_past
     seen: list[int] = []
-    inner = runtime._passes[0].run_on_part
+    inner = runtime._passes[0, 1].run_on_part
 
     def watched(*arguments: object) -> None:
         seen.append(arguments[-1])  # type: ignore[arg-type]
         inner(*arguments)  # type: ignore[arg-type]
 
-    runtime._passes[0].run_on_part = watched  # type: ignore[method-assign]
+    runtime._passes[0, 1].run_on_part = watched  # type: ignore[method-assign]
     begin(runtime)
     assert seen == [0, 4, 8]
     full = ready(worlds.load(tiny_path), 1)

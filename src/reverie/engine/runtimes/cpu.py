@@ -1,9 +1,10 @@
 """The fast runtime for CPUs: a world's graphs in ONNX Runtime or OpenVINO, caches read in place.
 
 A slot's cache is bound to the denoiser once, by address, straight from the `CachePool`: a pass
-copies nothing but the frame it has just made. One session at a time runs on all threads; several
-run beside each other, each on one thread. That is faster than one pass over a batch of them, and a
-session's frames do not depend, not even in the last bit, on who else plays (docs/log.md).
+copies nothing but the frame it has just made. One session alone runs on all threads; several are
+dealt out to the threads, and each thread passes over its share at once. That is faster than one
+pass over all of them on all threads, and a session's frames do not depend, not even in the last
+bit, on who else plays (docs/log.md).
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ from reverie.engine.snapshot import pack, unpack
 from reverie.world import World
 
 MAX_THREADS = 4
-MAX_BATCH = 4
+MAX_BATCH = 8
+GROUPS = (4, 2, 1)
+"""Sessions in one pass; more of them save no more."""
 NUM_TIMED = 5
 
 Floats = NDArray[np.float32]
+Slots = Sequence[int]
+"""That follow each other, such as 3, 4, 5."""
 
 
 @dataclass(slots=True)
@@ -44,20 +49,22 @@ class _Pending:
 
 
 class _Pass:
-    """What the denoiser reads and writes for one slot, at addresses that bindings point to."""
+    """What the denoiser reads and writes for b slots that follow each other, at addresses that
+    bindings point to.
+    """
 
-    def __init__(self, shape: GraphShape, pool: CachePool, slot: int) -> None:
-        n, cache = shape.num_tokens, shape.cache
-        layers, entries = range(cache.num_layers), (1, cache.num_heads, n, cache.head_width)
+    def __init__(self, shape: GraphShape, pool: CachePool, slots: slice) -> None:
+        b, n, cache = slots.stop - slots.start, shape.num_tokens, shape.cache
+        layers, entries = range(cache.num_layers), (b, cache.num_heads, n, cache.head_width)
         self.inputs: dict[str, NDArray[Any]] = {
-            "noisy": np.zeros((1, n, shape.num_channels), np.float32),
-            "signal": np.zeros(1, np.float32),
-            "step_size": np.zeros(1, np.float32),
-            "action": np.zeros((1, shape.action_width), np.float32),
-            "phase_cos": np.zeros((1, shape.num_phases), np.float32),
-            "phase_sin": np.zeros((1, shape.num_phases), np.float32),
+            "noisy": np.zeros((b, n, shape.num_channels), np.float32),
+            "signal": np.zeros(b, np.float32),
+            "step_size": np.zeros(b, np.float32),
+            "action": np.zeros((b, shape.action_width), np.float32),
+            "phase_cos": np.zeros((b, shape.num_phases), np.float32),
+            "phase_sin": np.zeros((b, shape.num_phases), np.float32),
         }
-        self.caches: Arrays = {name: array[None] for name, array in pool.slot_arrays(slot).items()}
+        self.caches: Arrays = pool.slot_arrays(slots)
         self.clean = np.zeros_like(self.inputs["noisy"])
         self.new_k = [np.zeros(entries, pool.cache_type) for _ in layers]
         self.new_v = [np.zeros(entries, pool.cache_type) for _ in layers]
@@ -68,16 +75,16 @@ class _Pass:
 
     def set(self, told: Floats, phases: NDArray[np.float64]) -> None:
         """What stays the same in all passes over one frame."""
-        self.inputs["action"][0] = told
-        self.inputs["phase_cos"][0], self.inputs["phase_sin"][0] = np.cos(phases), np.sin(phases)
+        self.inputs["action"][:] = told
+        self.inputs["phase_cos"][:], self.inputs["phase_sin"][:] = np.cos(phases), np.sin(phases)
 
     def run(self, graphs: Graphs, noisy: Floats, signal: float, step_size: float) -> Floats:
-        """One pass over latents [n, c]; returns the clean ones, which the next pass overwrites."""
+        """One pass over latents [b, n, c]; returns clean ones, which the next overwrites."""
         self._fill(noisy, signal, step_size)
         if id(graphs) not in self._bound:
             self._bound[id(graphs)] = graphs.bind(self.inputs | self.caches, self._outputs)
         self._bound[id(graphs)]()
-        return self.clean[0]
+        return self.clean
 
     def run_on_part(
         self, graphs: Graphs, noisy: Floats, signal: float, step_size: float, num_entries: int
@@ -88,9 +95,9 @@ class _Pass:
         graphs.bind(self.inputs | part, self._outputs)()
 
     def _fill(self, noisy: Floats, signal: float, step_size: float) -> None:
-        self.inputs["noisy"][0] = noisy
-        self.inputs["signal"][0] = signal
-        self.inputs["step_size"][0] = step_size
+        self.inputs["noisy"][:] = noisy
+        self.inputs["signal"][:] = signal
+        self.inputs["step_size"][:] = step_size
 
 
 class CpuRuntime:
@@ -110,8 +117,8 @@ class CpuRuntime:
         self._world = world
         self._num_threads = num_threads or min(os.cpu_count() or 1, MAX_THREADS)
         self._library = library
-        self._wide = library(world, self._num_threads, 1)
-        self._narrow = self._wide  # one thread each, for sessions beside each other
+        self._wide = library(world, self._num_threads)
+        self._narrow = self._wide  # one thread each, for several sessions
         self.shape = check_graphs(world, self._wide.shapes)
         denoiser = world.config.denoiser
         self._frequencies = np.array(denoiser["frequencies"], np.float64)
@@ -124,7 +131,7 @@ class CpuRuntime:
         self._refines = "before" in self.shape.decodes
         self._pictures = np.zeros((0, 0, 0, 3), np.uint8)  # of every slot: shown last
         self._pool: CachePool | None = None
-        self._passes: list[_Pass] = []
+        self._passes: dict[tuple[int, int], _Pass] = {}
         self._pending: list[_Pending | None] = []
         self._lanes: ThreadPoolExecutor | None = None
         self._cost_table: dict[tuple[int, int], float] = {}
@@ -135,21 +142,22 @@ class CpuRuntime:
 
     @property
     def num_slots(self) -> int:
-        return len(self._passes)
+        return len(self._pending)
 
     def allocate(self, num_slots: int) -> None:
         """Fixed memory for that many sessions, and one pass through everything. Once only."""
         if self._pool is not None:
             raise RuntimeError(f"{self.num_slots} slots are allocated already")
         self._pool = CachePool(num_slots, self.shape.cache, self._wide.cache_type)
-        self._passes = [_Pass(self.shape, self._pool, slot) for slot in range(num_slots)]
         self._pending = [None] * num_slots
         self._camera = np.zeros((num_slots, 2))
         usual = self._world.config.action_space.encode_attributes({})
         self._shown = np.tile(usual, (num_slots, 1))
         self._pictures = np.zeros((num_slots, *self._world.config.frame_shape), np.uint8)
-        if num_slots > 1 and self._num_threads > 1:
-            self._narrow = self._library(self._world, 1, self._num_threads)
+        if num_slots > 1:
+            share = -(-num_slots // self._num_threads)
+            sizes = [size for size in GROUPS if size <= share]
+            self._narrow = self._library(self._world, 1, self._num_threads, sizes)
             self._lanes = ThreadPoolExecutor(self._num_threads, "networks")
         config = self._world.config
         blank = np.zeros((1, *config.frame_shape), np.uint8)
@@ -179,32 +187,40 @@ class CpuRuntime:
                 self._forget(slot, pitch_deg)
             said = action[self._world.config.action_space.attribute_columns]
             pending = _Pending(latents[0], self._tell(slot, action), said, first + i, seed)
-            self._commit(slot, pending, self._wide)
+            self._commit((slot,), [pending], self._wide)
             self._pictures[slot] = frame
 
     def step(self, batch: Batch) -> NDArray[np.uint8]:
         """See `Runtime.step`."""
         self.commit(batch.slots)
 
-        def draw(row: int, graphs: Graphs) -> None:
-            slot, index, seed = batch.slots[row], batch.frame_indices[row], batch.seeds[row]
-            told = self._tell(slot, batch.actions[row])
-            latents = self._sample(slot, told, index, seed, batch.num_steps, graphs)
-            config = self._world.config
-            shown = config.action_space.fade(self._shown[slot], batch.actions[row], 1 / config.fps)
-            self._pictures[slot] = self._decode(slot, latents, told, shown, graphs)
-            self._pending[slot] = _Pending(latents, told, shown, index, seed)
+        row_of = {slot: row for row, slot in enumerate(batch.slots)}
+        space, fade_s = self._world.config.action_space, 1 / self._world.config.fps
 
-        self._beside(draw, range(len(batch.slots)))
+        def draw(slots: Slots, graphs: Graphs) -> None:
+            rows = [row_of[slot] for slot in slots]
+            actions = batch.actions[rows]
+            indices = [batch.frame_indices[row] for row in rows]
+            seeds = [batch.seeds[row] for row in rows]
+            told = np.stack([self._tell(*pair) for pair in zip(slots, actions, strict=True)])
+            shown = np.stack(
+                [space.fade(self._shown[s], a, fade_s) for s, a in zip(slots, actions, strict=True)]
+            )
+            latents = self._sample(slots, told, indices, seeds, batch.num_steps, graphs)
+            self._pictures[list(slots)] = self._decode(slots, latents, told, shown, graphs)
+            for frame in zip(slots, latents, told, shown, indices, seeds, strict=True):
+                self._pending[frame[0]] = _Pending(*frame[1:])
+
+        self._beside(draw, batch.slots)
         return self._pictures[list(batch.slots)]
 
     def commit(self, slots: Sequence[int]) -> None:
         """See `Runtime.commit`."""
 
-        def remember(slot: int, graphs: Graphs) -> None:
-            pending = self._pending[slot]
-            if pending is not None:
-                self._commit(slot, pending, graphs)
+        def remember(slots: Slots, graphs: Graphs) -> None:
+            frames = [frame for slot in slots if (frame := self._pending[slot]) is not None]
+            self._commit(slots, frames, graphs)
+            for slot in slots:
                 self._pending[slot] = None
 
         self._beside(remember, [slot for slot in slots if self._pending[slot] is not None])
@@ -234,7 +250,7 @@ class CpuRuntime:
             self._pending[slot] = _Pending(*drawn, **values)
 
     def cost_table(self) -> CostTable:
-        """Medians of a few runs of each part, for up to 4 sessions, added up to whole steps."""
+        """Least times of a few runs of each part, for up to 8 sessions, added up to whole steps."""
         for b in range(1, min(self.num_slots, MAX_BATCH) + 1):
             if (b, 0) in self._cost_table:
                 continue
@@ -268,16 +284,16 @@ class CpuRuntime:
         """Of a frame of slot 0, each to be measured alone; after `allocate`. copy: what commit does
         beside its pass.
         """
-        latents = np.zeros((self.shape.num_tokens, self.shape.num_channels), np.float32)
-        told = np.zeros(self.shape.action_width, np.float32)
-        shown = self._shown[0]
-        run, frame = self._passes[0], _Pending(latents, told, shown, 0, 0)
+        latents = np.zeros((1, self.shape.num_tokens, self.shape.num_channels), np.float32)
+        told = np.zeros((1, self.shape.action_width), np.float32)
+        shown = self._shown[:1]
+        run, frame = self._pass((0,)), _Pending(latents[0], told[0], shown[0], 0, 0)
         new_k, new_v = ([layer[0] for layer in new] for new in (run.new_k, run.new_v))
         return {
             "denoise": lambda: run.run(self._wide, latents, 0.0, 1.0),
-            "commit": lambda: self._commit(0, frame, self._wide),
+            "commit": lambda: self._commit((0,), [frame], self._wide),
             "copy": lambda: self._memory.write(0, 0, new_k, new_v),
-            "decode": lambda: self._decode(0, latents, told, shown, self._wide),
+            "decode": lambda: self._decode((0,), latents, told, shown, self._wide),
         }
 
     @property
@@ -294,22 +310,37 @@ class CpuRuntime:
             raise RuntimeError("no slots; call allocate first")
         return self._pool
 
-    def _beside(self, work: Callable[[int, Graphs], None], items: Sequence[int]) -> None:
-        """Do work for every item: one on all threads, several beside each other."""
-        if len(items) > 1 and self._lanes is not None:
-            for _ in self._lanes.map(lambda item: work(item, self._narrow), items):
-                pass  # raises what the work raised
-        else:
-            for item in items:
-                work(item, self._wide)
+    def _pass(self, slots: Slots) -> _Pass:
+        """What was bound for these slots, or will be from now on."""
+        key = slots[0], slots[-1] + 1
+        if key not in self._passes:
+            self._passes[key] = _Pass(self.shape, self._memory, slice(*key))
+        return self._passes[key]
+
+    def _beside(self, work: Callable[[Slots, Graphs], None], slots: Sequence[int]) -> None:
+        """Do work for all slots: one alone on all threads, several in groups, one to a thread."""
+        if len(slots) == 1 or self._lanes is None:
+            for slot in slots:
+                work((slot,), self._wide)
+            return
+        groups = _groups(sorted(slots), self._num_threads)
+        for _ in self._lanes.map(lambda group: work(group, self._narrow), groups):
+            pass  # raises what the work raised
 
     def _sample(
-        self, slot: int, told: Floats, index: int, seed: int, num_steps: int, graphs: Graphs
+        self,
+        slots: Slots,
+        told: Floats,
+        indices: Sequence[int],
+        seeds: Sequence[int],
+        num_steps: int,
+        graphs: Graphs,
     ) -> Floats:
-        """The sampler's loop, Euler steps from noise to clean latents: float32 [n, c]."""
-        run = self._passes[slot]
-        run.set(told, self._phases(slot, told, index))
-        z = self._noise(seed, index, SAMPLE_STREAM) * np.float32(self._world.config.noise_scale)
+        """The sampler's loop, Euler steps from noise to clean latents: float32 [b, n, c]."""
+        run = self._pass(slots)
+        run.set(told, self._phases(slots, told, indices))
+        drawn = (self._noise(s, i, SAMPLE_STREAM) for s, i in zip(seeds, indices, strict=True))
+        z = np.stack(list(drawn)) * np.float32(self._world.config.noise_scale)
         step_size = 1 / num_steps
         for k in range(num_steps):
             signal = k * step_size
@@ -318,41 +349,45 @@ class CpuRuntime:
         return z
 
     def _decode(
-        self, slot: int, latents: Floats, told: Floats, shown: Floats, graphs: Graphs
+        self, slots: Slots, latents: Floats, told: Floats, shown: Floats, graphs: Graphs
     ) -> NDArray[np.uint8]:
-        """A slot's next frame, [h, w, 3], after the one it showed last."""
-        given: Arrays = {"latents": latents[None], "attributes": shown[None]}
+        """The slots' next frames, [b, h, w, 3], after those they showed last."""
+        given: Arrays = {"latents": latents, "attributes": shown}
         if self._refines:
             space = self._world.config.action_space
-            given["before"] = self._pictures[slot][None]
-            given["turn"] = space.turn(told, float(self._camera[slot, 0]))[None]
-        return graphs.decode({name: given[name] for name in self.shape.decodes})[0]
+            given["before"] = self._pictures[list(slots)]
+            turns = zip(told, self._camera[list(slots), 0].tolist(), strict=True)
+            given["turn"] = np.stack([space.turn(*turn) for turn in turns])
+        return graphs.decode({name: given[name] for name in self.shape.decodes})
 
-    def _commit(self, slot: int, frame: _Pending, graphs: Graphs) -> None:
-        """One pass over nearly clean latents, whose keys and values go into the ring."""
-        run = self._passes[slot]
+    def _commit(self, slots: Slots, frames: Sequence[_Pending], graphs: Graphs) -> None:
+        """One pass over nearly clean latents, whose keys and values go into the rings."""
+        run = self._pass(slots)
         signal = float(self._world.config.context_signal)
-        drawn = self._noise(frame.seed, frame.frame_index, COMMIT_STREAM)
-        noisy = np.asarray(signal * _normalise(frame.latents) + (1 - signal) * drawn, np.float32)
-        place = frame.frame_index + self._world.config.context
+        drawn = np.stack([self._noise(f.seed, f.frame_index, COMMIT_STREAM) for f in frames])
+        clean = _normalise(np.stack([frame.latents for frame in frames]))
+        noisy = np.asarray(signal * clean + (1 - signal) * drawn, np.float32)
+        first = min(frame.frame_index for frame in frames)
+        place = first + self._world.config.context
         if place < 0:
             raise ReverieError(
-                f"frame {frame.frame_index} lies before the context of "
-                f"{self._world.config.context} frames"
+                f"frame {first} lies before the context of {self._world.config.context} frames"
             )
-        run.set(frame.told, self._phases(slot, frame.told, frame.frame_index))
-        if self.shape.has_open_past and frame.frame_index < 0:
+        told = np.stack([frame.told for frame in frames])
+        run.set(told, self._phases(slots, told, [frame.frame_index for frame in frames]))
+        if self.shape.has_open_past and first < 0:  # a start, which is prefilled alone
             num_entries = place * self.shape.num_tokens
             run.run_on_part(graphs, noisy, signal, self._finest, num_entries)
         else:
             run.run(graphs, noisy, signal, self._finest)
-        new_k, new_v = ([layer[0] for layer in new] for new in (run.new_k, run.new_v))
-        self._memory.write(slot, frame.frame_index, new_k, new_v)
-        self._shown[slot] = frame.shown
-        self._camera[slot, 1] += self._turn(frame.told)
-        if self._has_camera:
-            limit = self._world.config.action_space.camera_limit
-            self._camera[slot, 0] = float(frame.told[-1]) * limit
+        limit = self._world.config.action_space.camera_limit
+        for i, (slot, frame) in enumerate(zip(slots, frames, strict=True)):
+            new_k, new_v = ([layer[i] for layer in new] for new in (run.new_k, run.new_v))
+            self._memory.write(slot, frame.frame_index, new_k, new_v)
+            self._shown[slot] = frame.shown
+            self._camera[slot, 1] += self._turn(frame.told)
+            if self._has_camera:
+                self._camera[slot, 0] = float(frame.told[-1]) * limit
 
     def _forget(self, slot: int, pitch_deg: float) -> None:
         """A session begins: nothing of the slot's last one may be left."""
@@ -360,13 +395,16 @@ class CpuRuntime:
             array[:] = 0
         self._camera[slot, 0] = pitch_deg
 
-    def _phases(self, slot: int, told: Floats, frame_index: int) -> NDArray[np.float64]:
-        """Rotary phases of a slot's next frame. In float64: after hours of play, float32 would blur
-        those of neighbouring frames.
+    def _phases(self, slots: Slots, told: Floats, indices: Sequence[int]) -> NDArray[np.float64]:
+        """Rotary phases of the slots' next frames, [b, p]. In float64: after hours of play, float32
+        would blur those of neighbouring frames. One by one: no bit may depend on the others.
         """
-        row = float(told[-1]) * self._camera_tokens if self._has_camera else 0.0
-        column = self._camera[slot, 1] + self._turn(told)
-        return np.array([row, column, frame_index]) @ self._frequencies
+        phases = []
+        for slot, said, index in zip(slots, told, indices, strict=True):
+            row = float(said[-1]) * self._camera_tokens if self._has_camera else 0.0
+            column = self._camera[slot, 1] + self._turn(said)
+            phases.append(np.array([row, column, index]) @ self._frequencies)
+        return np.stack(phases)
 
     def _turn(self, told: Floats) -> float:
         """Columns by which an action turns the camera right."""
@@ -389,19 +427,19 @@ class CpuRuntime:
 
     def _measure(self, b: int) -> tuple[float, float]:
         """Milliseconds of one denoising pass and of one decoding for each of b sessions."""
-        latents = np.zeros((self.shape.num_tokens, self.shape.num_channels), np.float32)
+        latents = np.zeros((b, self.shape.num_tokens, self.shape.num_channels), np.float32)
+        told = np.zeros((b, self.shape.action_width), np.float32)
 
-        def denoise(slot: int, graphs: Graphs) -> None:
-            self._passes[slot].run(graphs, latents, 0.0, 1.0)
+        def denoise(slots: Slots, graphs: Graphs) -> None:
+            self._pass(slots).run(graphs, latents[: len(slots)], 0.0, 1.0)
 
-        told = np.zeros(self.shape.action_width, np.float32)
-
-        def decode(slot: int, graphs: Graphs) -> None:
-            self._decode(slot, latents, told, self._shown[slot], graphs)
+        def decode(slots: Slots, graphs: Graphs) -> None:
+            shown = self._shown[list(slots)]
+            self._decode(slots, latents[: len(slots)], told[: len(slots)], shown, graphs)
 
         return self._least_ms(denoise, b), self._least_ms(decode, b)
 
-    def _least_ms(self, work: Callable[[int, Graphs], None], b: int) -> float:
+    def _least_ms(self, work: Callable[[Slots, Graphs], None], b: int) -> float:
         # Whatever else the machine does now only adds time; the engine learns the rest as it plays.
         times = []
         for _ in range(NUM_TIMED + 1):
@@ -409,6 +447,18 @@ class CpuRuntime:
             self._beside(work, range(b))
             times.append((time.perf_counter() - started_s) * 1000)
         return min(times[1:])
+
+
+def _groups(slots: Sequence[int], num_threads: int) -> list[Slots]:
+    """Ascending slots, cut into shares of sizes in GROUPS, in which each follows the other."""
+    share = -(-len(slots) // num_threads)
+    groups: list[Slots] = []
+    left = list(slots)
+    while left:
+        runs = (list(range(left[0], left[0] + size)) for size in GROUPS if size <= share)
+        groups.append(next(run for run in runs if run == left[: len(run)]))
+        left = left[len(groups[-1]) :]
+    return groups
 
 
 def _normalise(latents: Floats) -> Floats:

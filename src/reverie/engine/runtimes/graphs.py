@@ -12,7 +12,7 @@ refined, the frames shown before, uint8 before [b, h, w, 3], and turn [b, 3] (`A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class GraphShape:
 
 
 class Graphs(Protocol):
-    """The graphs of a world in some library, one session at a time (b is 1).
+    """The graphs of a world in some library.
 
     name: of the library. cache_type: of the numbers in `cache_` and `new_`; all others are float32.
     """
@@ -57,9 +57,12 @@ class Graphs(Protocol):
     cache_type: type[np.generic]
     shapes: Shapes
 
-    def __init__(self, world: World, num_threads: int, num_beside: int) -> None:
+    def __init__(
+        self, world: World, num_threads: int, num_beside: int = 1, sizes: Sequence[int] = (1,)
+    ) -> None:
         """Passes on `num_threads` threads each, of which `num_beside` may run at the same time,
-        called from as many threads. Raises ReverieError if a graph cannot be run.
+        called from as many threads. sizes: numbers of sessions b that a pass or a decoding may be
+        for. Raises ReverieError if a graph cannot be run.
         """
         ...
 
@@ -68,7 +71,7 @@ class Graphs(Protocol):
         ...
 
     def decode(self, inputs: Arrays) -> NDArray[np.uint8]:
-        """The other way round. inputs: of the decoder."""
+        """Frames, uint8 [b, h, w, 3]. inputs: of the decoder."""
         ...
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:

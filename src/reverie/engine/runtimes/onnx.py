@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from reverie.world import World
 
 
 class OnnxGraphs:
-    """See `Graphs`. Passes beside each other need nothing more: a session runs in any thread."""
+    """See `Graphs`. Passes beside each other and batches of any size need nothing more."""
 
     name = "onnx"
     cache_type: type[np.generic] = np.float32
 
-    def __init__(self, world: World, num_threads: int, num_beside: int) -> None:
-        del num_beside
+    def __init__(
+        self, world: World, num_threads: int, num_beside: int = 1, sizes: Sequence[int] = (1,)
+    ) -> None:
+        del num_beside, sizes
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
         options.inter_op_num_threads = 1

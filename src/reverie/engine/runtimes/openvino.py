@@ -6,7 +6,7 @@ Half the time of ONNX Runtime on such a CPU, and half the memory of a session. N
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,9 @@ class OpenVinoGraphs:
 
     name = "openvino"
 
-    def __init__(self, world: World, num_threads: int, num_beside: int) -> None:
+    def __init__(
+        self, world: World, num_threads: int, num_beside: int = 1, sizes: Sequence[int] = (1,)
+    ) -> None:
         core = ov.Core()
         halves = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.cache_type: type[np.generic] = np.uint16 if halves else np.float32
@@ -37,39 +39,41 @@ class OpenVinoGraphs:
             "ENABLE_CPU_PINNING": False,
         }
         self.shapes: Shapes = {}
-        compiled = []
+        self._compiled: dict[tuple[str, int], Any] = {}
         for name in GRAPHS:
             file = world.path / f"{name}.onnx"
-            with cannot_run(file):
-                model = _read(core, file)
-                self.shapes[name] = _shapes(model)
-                if name == "denoiser" and halves:
-                    model = _keep_halves(model)
-                compiled.append(core.compile_model(model, "CPU", settings))
-        self._encoder, self._decoder, self._denoiser = compiled
+            # A size that is left open would be computed by other kernels, whose last bits differ.
+            for size in (1,) if name == "encoder" else sizes:
+                with cannot_run(file):
+                    model = _read(core, file, size)
+                    self.shapes[name] = _shapes(model)
+                    if name == "denoiser" and halves:
+                        model = _keep_halves(model)
+                    self._compiled[name, size] = core.compile_model(model, "CPU", settings)
         self._own = threading.local()  # requests hold their inputs, so every thread has its own
 
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See `Graphs`."""
-        return self._run(self._encoder, "encoder", {"frames": frames}, "latents")
+        return self._run("encoder", {"frames": frames}, "latents")
 
     def decode(self, inputs: Arrays) -> NDArray[np.uint8]:
         """See `Graphs`."""
-        return self._run(self._decoder, "decoder", inputs, "frames")
+        return self._run("decoder", inputs, "frames")
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
         """See `Graphs`."""
-        request = self._denoiser.create_infer_request()
+        request = self._compiled["denoiser", len(inputs["noisy"])].create_infer_request()
         for name, array in (inputs | outputs).items():
             request.set_tensor(name, _tensor(array))
         arrays = (inputs, outputs)  # the request knows only where they are
         return partial(_infer, request, arrays)
 
-    def _run(self, graph: Any, key: str, given: Arrays, wanted: str) -> Any:
-        request = getattr(self._own, key, None)
+    def _run(self, graph: str, given: Arrays, wanted: str) -> Any:
+        size = len(next(iter(given.values())))
+        request = getattr(self._own, f"{graph}_{size}", None)
         if request is None:
-            request = graph.create_infer_request()
-            setattr(self._own, key, request)
+            request = self._compiled[graph, size].create_infer_request()
+            setattr(self._own, f"{graph}_{size}", request)
         # The request holds no reference to an array: they must live on here.
         arrays = {name: np.require(a, requirements=("C", "W")) for name, a in given.items()}
         for name, array in arrays.items():
@@ -83,14 +87,14 @@ def _infer(request: Any, arrays: tuple[Arrays, Arrays]) -> None:
     request.infer()
 
 
-def _read(core: Any, file: Path) -> Any:
-    """A graph for one session at a time: what has a batch axis has one entry there."""
+def _read(core: Any, file: Path, size: int) -> Any:
+    """A graph for so many sessions at a time."""
     model = core.read_model(file)
     shapes = {}
     for item in model.inputs:
         shape = item.partial_shape
         if shape[0].is_dynamic:
-            shape[0] = 1
+            shape[0] = size
         shapes[item.any_name] = shape
     model.reshape(shapes)
     return model
