@@ -76,6 +76,14 @@ def test_every_size_plays_a_frame(name: str) -> None:
     ).shape == (latents.shape)
 
 
+def test_the_same_commands_make_the_same_networks(prompted_set: Path, tmp_path: Path) -> None:
+    for stage in ("autoencoder", "denoiser"):
+        for run in ("first", "again"):
+            train_stage(stage, prompted_set, tmp_path / run, "tiny", CONFIG)
+        first, again = (load_checkpoint(tmp_path / run / stage) for run in ("first", "again"))
+        torch.testing.assert_close(first["average"], again["average"], rtol=0, atol=0)
+
+
 def test_a_world_learns_on_from_where_it_is(
     world: World, prompted_set: Path, tmp_path: Path
 ) -> None:

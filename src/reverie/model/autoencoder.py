@@ -176,8 +176,8 @@ class Autoencoder(nn.Module):
 
     @property
     def finest(self) -> int:
-        """The first of the decoder's layers that work at half the picture's size."""
-        return self._painted[-2]
+        """The first of the decoder's layers that work at a quarter of the picture's size or more."""
+        return self._painted[-3]
 
     def encode(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
         """Latents of pictures whose values lie in 0..1."""
