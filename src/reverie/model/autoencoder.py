@@ -176,7 +176,7 @@ class Autoencoder(nn.Module):
 
     @property
     def finest(self) -> int:
-        """The first of the decoder's layers that work at a quarter of the picture's size or more."""
+        """The decoder's first layer that works at a quarter of the picture's size."""
         return self._painted[-3]
 
     def encode(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:

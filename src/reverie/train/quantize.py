@@ -2,8 +2,8 @@
 
 Static quantization (`onnxruntime.quantization`): ranges of activations are measured on pictures,
 weights have a scale for every channel. What is drawn at a quarter of the picture's size and after
-stays as it is: rounding there flickers (docs/log.md). Weights remain in the world's one file and are rounded when the
-graph is loaded.
+stays as it is: rounding there flickers (docs/log.md). Weights remain in the world's one file and
+are rounded when the graph is loaded.
 """
 
 from __future__ import annotations
