@@ -147,9 +147,8 @@ def test_the_probe_learns_which_way_a_panorama_turned() -> None:
         boundaries=np.arange(0, 1201, 2),
     )
     probe = train_probe(rendered, SPACE, steps=200, batch_size=32)
-    before = np.stack([wide[:, 100:164], wide[:, 200:264]])
-    after = np.stack([wide[:, 108:172], wide[:, 192:256]])
-    right, left = probe.read(before, after).camera[:, 0]
+    there_and_back = np.stack([wide[:, 100:164], wide[:, 108:172], wide[:, 100:164]])
+    right, left = probe.read(there_and_back).camera[:, 0]
     assert right > 4
     assert left < -4
     assert isinstance(probe, Probe)

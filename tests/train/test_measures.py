@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,8 @@ class FlowProbe(Probe):
     def __init__(self) -> None:
         super().__init__(MEADOW_ACTIONS, *SIZE)
 
-    def read(self, before: Frames, after: Frames, batch_size: int = 256) -> Reading:
-        pairs = zip(before, after, strict=True)
-        flow = np.stack([motion(np.stack(pair)).mean((0, 1)) for pair in pairs])
+    def read(self, frames: Frames, batch_size: int = 64) -> Reading:
+        flow = np.stack([motion(np.stack(pair)).mean((0, 1)) for pair in pairwise(frames)])
         return Reading(np.float32(-VIEW_DEG / SIZE[1]) * flow, np.zeros((len(flow), 8), np.float32))
 
 

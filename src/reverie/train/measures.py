@@ -428,8 +428,7 @@ def read_turn(probe: Probe, clip: Clip, frames: Frames) -> NDArray[np.float32]:
     """Degrees right and down, in all, that the probe reads between frames that follow the clip and
     each other: [2].
     """
-    before = np.concatenate([clip.last, frames[:-1]])
-    return probe.read(before, frames).camera.sum(0)
+    return probe.read(np.concatenate([clip.last, frames])).camera.sum(0)
 
 
 def turn_along(turn: NDArray[np.float32], mouse: tuple[float, float]) -> float:

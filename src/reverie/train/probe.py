@@ -34,7 +34,7 @@ class Reading:
 
 class Probe(nn.Module):
     """Camera turn (in units of the limit) and held keys from two consecutive frames at half
-    size.
+    size, as `halves` gives them.
     """
 
     def __init__(self, action_space: ActionSpace, height: int, width: int) -> None:
@@ -59,19 +59,16 @@ class Probe(nn.Module):
     def forward(
         self, before: Float[Tensor, "b 3 h w"], after: Float[Tensor, "b 3 h w"]
     ) -> Float[Tensor, "b o"]:
-        before, after = F.avg_pool2d(before, 2), F.avg_pool2d(after, 2)
         pair = torch.cat([before, after, (after - before) * 4], 1)
         return self.head(self.features(pair - 0.5))
 
     @torch.no_grad()
-    def read(
-        self, before: NDArray[np.uint8], after: NDArray[np.uint8], batch_size: int = 256
-    ) -> Reading:
-        """Actions between pairs of frames, each uint8 [n, h, w, 3]."""
+    def read(self, frames: NDArray[np.uint8], batch_size: int = 64) -> Reading:
+        """The n actions between n + 1 consecutive frames, uint8 [n + 1, h, w, 3]."""
         parts = []
-        for first in range(0, len(before), batch_size):
-            rows = slice(first, first + batch_size)
-            parts.append(self(_pixels(before[rows]), _pixels(after[rows])))
+        for first in range(0, len(frames) - 1, batch_size):
+            small = halves(frames[first : first + batch_size + 1])
+            parts.append(self(small[:-1], small[1:]))
         output = torch.cat(parts)
         camera = output[:, :2] * self.action_space.camera_limit
         return Reading(camera.numpy(), output[:, 2:].sigmoid().numpy())
@@ -84,9 +81,10 @@ def load_probe(file: Path, action_space: ActionSpace, frame_shape: tuple[int, in
     return probe.eval()
 
 
-def _pixels(frames: NDArray[np.uint8]) -> Float[Tensor, "b 3 h w"]:
+def halves(frames: NDArray[np.uint8]) -> Float[Tensor, "b 3 h w"]:
+    """Frames [b, 2 h, 2 w, 3] at half size, in 0..1."""
     whole: UInt8[Tensor, "b h w 3"] = torch.from_numpy(np.array(frames))
-    return to_pixels(whole)
+    return F.avg_pool2d(to_pixels(whole), 2)
 
 
 def train_probe(
@@ -108,7 +106,7 @@ def train_probe(
         batch = segments.draw(batch_size, seed, step)
         frames, action = batch["frames"], torch.from_numpy(batch["actions"][:, 1])
         with torch.autocast("cpu", torch.bfloat16):
-            output = probe(_pixels(frames[:, 0]), _pixels(frames[:, 1])).float()
+            output = probe(halves(frames[:, 0]), halves(frames[:, 1])).float()
         loss = F.binary_cross_entropy_with_logits(output[:, 2:], action[:, :num_keys])
         if action_space.camera_limit:
             turn = action[:, num_keys : num_keys + 2]
