@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reverie.model.adapters.shortcut import ShortcutModel, frame_phases
 from reverie.model.autoencoder import normalise
-from reverie.model.denoiser import Denoiser, DenoiserConfig
+from reverie.model.denoiser import Denoiser, DenoiserConfig, PlayPass
 from reverie.model.sampler import Sampler
 
 CONFIG = DenoiserConfig((2, 3), 8, 5, context=4, width=32, depth=4, head_width=16, camera_column=1)
@@ -63,7 +63,11 @@ def test_cached_steps_agree_with_recomputing_the_window(denoiser: Denoiser) -> N
     level = torch.full((2,), 0.25)
     step_size = torch.full((2,), 0.5)
     k, v = ([ring for name, ring in sampler.rings.items() if name[0] == kind] for kind in "kv")
-    cached, _, _ = denoiser.step(noise[:, -1], level, step_size, actions[:, -1], cos, sin, k, v)
+    given = PlayPass(noise[:, -1], level, step_size, actions[:, -1], cos, sin, k, v)
+    cached, new_k, new_v = denoiser.step(given)
+    kept_k, kept_v = denoiser.remember(given)
+    assert len(kept_k) == len(kept_v) == len(CONFIG.cached_layers)
+    assert all(map(torch.equal, (*new_k, *new_v), (*kept_k, *kept_v)))
     torch.testing.assert_close(
         cached, window(denoiser, context, noise[:, -1], actions, 0.25), atol=2e-5, rtol=1e-4
     )

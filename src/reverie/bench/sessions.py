@@ -11,6 +11,7 @@ import numpy as np
 from reverie.bench.device import Measurable, open_device
 from reverie.bench.measure import EnergyMeter, percentile, times_ms
 from reverie.bench.report import Report
+from reverie.bench.step import count_gflops, measure_ceilings
 from reverie.engine.runtime import Batch
 from reverie.world import World
 
@@ -24,6 +25,7 @@ COLUMNS = (
     "p95",
     "p99",
     "share late",
+    "over floor",
     "J/frame",
     "$/session-hour",
 )
@@ -37,16 +39,18 @@ def bench_sessions(
     price: float = 1.0,
 ) -> Report:
     """All sessions draw in step, as fast as the device can: frames per second of each, gaps between
-    frames, memory, energy, and the price where every frame is in time. price: of an hour of the
-    device, dollars.
+    frames, how far that is from the device's arithmetic, memory, energy, and the price where every
+    frame is in time. price: of an hour of the device, dollars.
     """
     sizes = sorted(set(sizes))
     device, action = open_device(world, runtime, max(sizes))
     meter = EnergyMeter(device.device)
     fps = world.config.fps
+    gflops = sum(count_gflops(world, num_steps).values())
+    floor_ms = gflops / measure_ceilings(device)["gflops"] * 1000
     curve: list[dict[str, Any]] = []
     for b in sizes:
-        curve.append(_measure(device, action, b, num_steps, meter, price))
+        curve.append(_measure(device, action, b, num_steps, floor_ms, meter, price))
         if curve[-1]["fps_each"] < HOPELESS * fps:
             break
     most = 0
@@ -60,6 +64,7 @@ def bench_sessions(
         "device": device.device,
         "threads": device.num_threads,
         "denoising_steps": num_steps,
+        "floor_ms": round(floor_ms, 3),
         "mb_per_session": round(slot_mb, 2),
         "most_sessions_in_time": most,
         "dollars_per_device_hour": price,
@@ -70,7 +75,9 @@ def bench_sessions(
     note = (
         f"At most {most} of these numbers of sessions have every frame in time ({fps} a second) at "
         f"the 99th percentile of {TICKS} frames. {slot_mb:.1f} MB of memory a session. ${price:g} "
-        f"an hour of the device. Networks only: no JPEG, no sockets. {energy}"
+        f"an hour of the device. Over floor: a frame's share of the gap, in times "
+        f"{floor_ms:.2f} ms, which its arithmetic takes at best (`reverie bench step`). Networks "
+        f"only: no JPEG, no sockets. {energy}"
     )
     command = (
         f"reverie bench sessions --world {world.config.name} --steps {num_steps} "
@@ -84,6 +91,7 @@ def _measure(
     action: np.ndarray,
     b: int,
     num_steps: int,
+    floor_ms: float,
     meter: EnergyMeter,
     price: float,
 ) -> dict[str, Any]:
@@ -117,6 +125,7 @@ def _measure(
         "gap_p95_ms": p95,
         "gap_p99_ms": p99,
         "late": round(sum(gap > due_ms for gap in gaps) / len(gaps), 3),
+        "over_floor": round(p50 / b / floor_ms, 2),
         "joules_per_frame": joules,
         "dollars_per_session_hour": round(price / b, 4) if p99 <= due_ms else None,
     }

@@ -39,7 +39,7 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
     stages = {**device.stages(), "encode": encode, "whole frame": whole}
     timed = {name: times_ms(work, NUM_TIMED, 3) for name, work in stages.items()}
     median = {name: statistics.median(times) for name, times in timed.items()}
-    gflops, ceilings = count_gflops(world, num_steps), _ceilings(device)
+    gflops, ceilings = count_gflops(world, num_steps), measure_ceilings(device)
     floor_ms = sum(gflops.values()) / ceilings["gflops"] * 1000
     networks_ms = num_steps * median["denoise"] + median["commit"] + median["decode"]
     figures: dict[str, Any] = {
@@ -109,8 +109,10 @@ def count_gflops(world: World, num_steps: int) -> dict[str, float]:
     return counted
 
 
-def _ceilings(device: Measurable) -> dict[str, float]:
-    """What the device can do at best: products in its precision, and copies."""
+def measure_ceilings(device: Measurable) -> dict[str, float]:
+    """What the device can do at best: `gflops` a second, products in its precision, and `copy_gbs`,
+    gigabytes copied.
+    """
     import torch
 
     kind = torch.device(device.device)

@@ -12,16 +12,16 @@ position in every frame of the past, however the player turned, and attention fi
 Two ways to run the same weights, and the tests hold them together:
 - `forward`: training. The past is there twice, as play sees it: *context* frames as they lie in the
 cache (lightly noised), and the *noisy* frame after each of them. Noisy frame j sees context frames
-<= j and itself, so every frame trains with a committed past. - `step`: play. One frame for a batch
-of sessions, reading a full ring cache and returning this frame's keys and values.
+<= j and itself, so every frame trains with a committed past. - `step` and `remember`: play. One
+frame for a batch of sessions, reading a full ring cache and returning this frame's keys and values.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -220,6 +220,22 @@ def attend_to_past(
     return weights[..., :num_past] @ past_v + weights[..., num_past:] @ v
 
 
+class PlayPass(NamedTuple):
+    """What one pass over one frame of every session takes. phase_cos, phase_sin: of (row and column
+    that the camera looks at, frame index) times `config.frequencies`. cache_k, cache_v: of every
+    cached layer.
+    """
+
+    noisy: Float[Tensor, "b n c"]
+    signal: Float[Tensor, " b"]
+    step_size: Float[Tensor, " b"]
+    action: Float[Tensor, "b a"]
+    phase_cos: Float[Tensor, "b p"]
+    phase_sin: Float[Tensor, "b p"]
+    cache_k: Sequence[Float[Tensor, "b h m d"]]
+    cache_v: Sequence[Float[Tensor, "b h m d"]]
+
+
 class Denoiser(nn.Module):
     """The whole network; see the module's docstring. `forward` trains it, `step` plays it."""
 
@@ -380,35 +396,35 @@ class Denoiser(nn.Module):
 
     # -- play -------------------------------------------------------------------------------
 
-    def step(
-        self,
-        noisy: Float[Tensor, "b n c"],
-        signal: Float[Tensor, " b"],
-        step_size: Float[Tensor, " b"],
-        action: Float[Tensor, "b a"],
-        phase_cos: Float[Tensor, "b p"],
-        phase_sin: Float[Tensor, "b p"],
-        cache_k: list[Float[Tensor, "b h m d"]],
-        cache_v: list[Float[Tensor, "b h m d"]],
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """One pass over one frame of every session: clean latents, and this frame's keys and values
-        per cached layer. phase_cos, phase_sin: of (row and column that the camera
-        looks at, frame index) times `config.frequencies`.
-        """
-        acting, condition = self.condition(signal, step_size, action)
-        x = self.embed(noisy) + self.place + acting[:, None]
-        cos, sin = self.rotary(phase_cos, phase_sin)
+    def step(self, given: PlayPass) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Clean latents, and this frame's keys and values per cached layer."""
+        x, condition, new_k, new_v = self._walk(given, self.config.depth)
+        return self.unembed_tokens(x, condition), new_k, new_v
+
+    def remember(self, given: PlayPass) -> tuple[list[Tensor], list[Tensor]]:
+        """The keys and values that `step` gives, and nothing that comes after the last of them."""
+        return self._walk(given, self.config.cached_layers[-1])[2:]
+
+    def _walk(
+        self, given: PlayPass, last: int
+    ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
+        """Through the layers, at most to the keys and values of the last."""
+        acting, condition = self.condition(given.signal, given.step_size, given.action)
+        x = self.embed(given.noisy) + self.place + acting[:, None]
+        cos, sin = self.rotary(given.phase_cos, given.phase_sin)
         shared = self.modulate(condition).unflatten(-1, (6, -1))
         new_k: list[Tensor] = []
         new_v: list[Tensor] = []
-        for block in self.layers():
+        for layer, block in enumerate(self.layers()):
             q, k, v = block.before(x, shared, cos, sin)
             if block.cached:
-                layer = len(new_k)
-                heads = attend_to_past(q, k, v, cache_k[layer], cache_v[layer])
+                past_k, past_v = given.cache_k[len(new_k)], given.cache_v[len(new_v)]
                 new_k.append(k)
                 new_v.append(v)
+                if layer == last:
+                    break
+                heads = attend_to_past(q, k, v, past_k, past_v)
             else:
                 heads = attend(q, k, v)
             x = block.after(x, heads, shared)
-        return self.unembed_tokens(x, condition), new_k, new_v
+        return x, condition, new_k, new_v

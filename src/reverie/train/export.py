@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from reverie import world as worlds
 from reverie.core import Action, ActionSpace, ReverieError
 from reverie.model.autoencoder import Autoencoder, to_frames, to_pixels
-from reverie.model.denoiser import Denoiser
+from reverie.model.denoiser import Denoiser, PlayPass
 from reverie.prompts import Prompter
 from reverie.train.quantize import Feed, calibration, quantize_decoder
 from reverie.world import WEIGHTS, Start, World, WorldConfig
@@ -65,9 +65,8 @@ class _Step(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         noisy, signal, step_size, action, phase_cos, phase_sin, *caches = inputs
         half = len(caches) // 2
-        clean, new_k, new_v = self.denoiser.step(
-            noisy, signal, step_size, action, phase_cos, phase_sin, caches[:half], caches[half:]
-        )
+        given = (noisy, signal, step_size, action, phase_cos, phase_sin)
+        clean, new_k, new_v = self.denoiser.step(PlayPass(*given, caches[:half], caches[half:]))
         return clean, *new_k, *new_v
 
 

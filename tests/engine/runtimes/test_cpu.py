@@ -400,13 +400,13 @@ def test_a_graph_with_an_open_past_begins_with_an_empty_one(
     runtime.allocate(1)
     assert runtime.shape.has_open_past
     seen: list[int] = []
-    inner = runtime._passes[0, 1].run_on_part
+    inner = runtime._passes[0, 1].remember_early
 
     def watched(*arguments: object) -> None:
         seen.append(arguments[-1])  # type: ignore[arg-type]
         inner(*arguments)  # type: ignore[arg-type]
 
-    runtime._passes[0, 1].run_on_part = watched  # type: ignore[method-assign]
+    runtime._passes[0, 1].remember_early = watched  # type: ignore[method-assign]
     begin(runtime)
     assert seen == [0, 4, 8]
     full = ready(worlds.load(tiny_path), 1)

@@ -68,31 +68,40 @@ class _Pass:
         self.clean = np.zeros_like(self.inputs["noisy"])
         self.new_k = [np.zeros(entries, pool.cache_type) for _ in layers]
         self.new_v = [np.zeros(entries, pool.cache_type) for _ in layers]
-        self._outputs: Arrays = {"clean": self.clean}
-        self._outputs |= {f"new_k.{i}": array for i, array in enumerate(self.new_k)}
-        self._outputs |= {f"new_v.{i}": array for i, array in enumerate(self.new_v)}
-        self._bound: dict[int, Callable[[], None]] = {}
+        self._drawn: Arrays = {"clean": self.clean}
+        self._entries: Arrays = {f"new_k.{i}": array for i, array in enumerate(self.new_k)}
+        self._entries |= {f"new_v.{i}": array for i, array in enumerate(self.new_v)}
+        self._bound: dict[tuple[int, int], Callable[[], None]] = {}
 
     def set(self, told: Floats, phases: NDArray[np.float64]) -> None:
         """What stays the same in all passes over one frame."""
         self.inputs["action"][:] = told
         self.inputs["phase_cos"][:], self.inputs["phase_sin"][:] = np.cos(phases), np.sin(phases)
 
-    def run(self, graphs: Graphs, noisy: Floats, signal: float, step_size: float) -> Floats:
+    def draw(self, graphs: Graphs, noisy: Floats, signal: float, step_size: float) -> Floats:
         """One pass over latents [b, n, c]; returns clean ones, which the next overwrites."""
         self._fill(noisy, signal, step_size)
-        if id(graphs) not in self._bound:
-            self._bound[id(graphs)] = graphs.bind(self.inputs | self.caches, self._outputs)
-        self._bound[id(graphs)]()
+        self._run(graphs, self._drawn)
         return self.clean
 
-    def run_on_part(
+    def remember(self, graphs: Graphs, noisy: Floats, signal: float, step_size: float) -> None:
+        """One pass for its keys and values."""
+        self._fill(noisy, signal, step_size)
+        self._run(graphs, self._entries)
+
+    def remember_early(
         self, graphs: Graphs, noisy: Floats, signal: float, step_size: float, num_entries: int
     ) -> None:
-        """One pass that sees only the first entries of the cache."""
+        """The same with only the first entries of the cache."""
         self._fill(noisy, signal, step_size)
         part = {name: cache[:, :, :num_entries].copy() for name, cache in self.caches.items()}
-        graphs.bind(self.inputs | part, self._outputs)()
+        graphs.bind(self.inputs | part, self._entries)()
+
+    def _run(self, graphs: Graphs, outputs: Arrays) -> None:
+        key = id(graphs), id(outputs)
+        if key not in self._bound:
+            self._bound[key] = graphs.bind(self.inputs | self.caches, outputs)
+        self._bound[key]()
 
     def _fill(self, noisy: Floats, signal: float, step_size: float) -> None:
         self.inputs["noisy"][:] = noisy
@@ -254,10 +263,9 @@ class CpuRuntime:
         for b in range(1, min(self.num_slots, MAX_BATCH) + 1):
             if (b, 0) in self._cost_table:
                 continue
-            once_ms, decode_ms = self._measure(b)
-            self._cost_table[b, 0] = once_ms
+            draw_ms, self._cost_table[b, 0], decode_ms = self._measure(b)
             for num_steps in self._world.config.denoising_steps:
-                self._cost_table[b, num_steps] = num_steps * once_ms + decode_ms
+                self._cost_table[b, num_steps] = num_steps * draw_ms + decode_ms
         return self._cost_table
 
     @property
@@ -290,7 +298,7 @@ class CpuRuntime:
         run, frame = self._pass((0,)), _Pending(latents[0], told[0], shown[0], 0, 0)
         new_k, new_v = ([layer[0] for layer in new] for new in (run.new_k, run.new_v))
         return {
-            "denoise": lambda: run.run(self._wide, latents, 0.0, 1.0),
+            "denoise": lambda: run.draw(self._wide, latents, 0.0, 1.0),
             "commit": lambda: self._commit((0,), [frame], self._wide),
             "copy": lambda: self._memory.write(0, 0, new_k, new_v),
             "decode": lambda: self._decode((0,), latents, told, shown, self._wide),
@@ -344,7 +352,7 @@ class CpuRuntime:
         step_size = 1 / num_steps
         for k in range(num_steps):
             signal = k * step_size
-            clean = run.run(graphs, z, signal, step_size)
+            clean = run.draw(graphs, z, signal, step_size)
             z = np.asarray(z + (clean - z) * (step_size / (1 - signal)), np.float32)
         return z
 
@@ -377,9 +385,9 @@ class CpuRuntime:
         run.set(told, self._phases(slots, told, [frame.frame_index for frame in frames]))
         if self.shape.has_open_past and first < 0:  # a start, which is prefilled alone
             num_entries = place * self.shape.num_tokens
-            run.run_on_part(graphs, noisy, signal, self._finest, num_entries)
+            run.remember_early(graphs, noisy, signal, self._finest, num_entries)
         else:
-            run.run(graphs, noisy, signal, self._finest)
+            run.remember(graphs, noisy, signal, self._finest)
         limit = self._world.config.action_space.camera_limit
         for i, (slot, frame) in enumerate(zip(slots, frames, strict=True)):
             new_k, new_v = ([layer[i] for layer in new] for new in (run.new_k, run.new_v))
@@ -425,19 +433,27 @@ class CpuRuntime:
     def _noise(self, seed: int, frame_index: int, stream: int) -> Floats:
         return noise(seed, frame_index, stream, (self.shape.num_tokens, self.shape.num_channels))
 
-    def _measure(self, b: int) -> tuple[float, float]:
-        """Milliseconds of one denoising pass and of one decoding for each of b sessions."""
+    def _measure(self, b: int) -> tuple[float, float, float]:
+        """Milliseconds of one denoising pass, one that remembers, and one decoding for each of b
+        sessions.
+        """
         latents = np.zeros((b, self.shape.num_tokens, self.shape.num_channels), np.float32)
         told = np.zeros((b, self.shape.action_width), np.float32)
 
-        def denoise(slots: Slots, graphs: Graphs) -> None:
-            self._pass(slots).run(graphs, latents[: len(slots)], 0.0, 1.0)
+        def draw(slots: Slots, graphs: Graphs) -> None:
+            self._pass(slots).draw(graphs, latents[: len(slots)], 0.0, 1.0)
+
+        def remember(slots: Slots, graphs: Graphs) -> None:
+            self._pass(slots).remember(graphs, latents[: len(slots)], 0.0, 1.0)
 
         def decode(slots: Slots, graphs: Graphs) -> None:
             shown = self._shown[list(slots)]
             self._decode(slots, latents[: len(slots)], told[: len(slots)], shown, graphs)
 
-        return self._least_ms(denoise, b), self._least_ms(decode, b)
+        draw_ms, remember_ms, decode_ms = (
+            self._least_ms(work, b) for work in (draw, remember, decode)
+        )
+        return draw_ms, remember_ms, decode_ms
 
     def _least_ms(self, work: Callable[[Slots, Graphs], None], b: int) -> float:
         # Whatever else the machine does now only adds time; the engine learns the rest as it plays.

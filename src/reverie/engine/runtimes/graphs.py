@@ -75,7 +75,9 @@ class Graphs(Protocol):
         ...
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
-        """A pass of the denoiser that reads and writes these arrays where they lie."""
+        """A pass of the denoiser that reads and writes these arrays where they lie. outputs: clean,
+        or all of new_k and new_v; what is not asked for may be left out of the pass.
+        """
         ...
 
 

@@ -19,6 +19,9 @@ from openvino.preprocess import PrePostProcessor
 from reverie.engine.runtimes.graphs import GRAPHS, Arrays, Shapes, cannot_run
 from reverie.world import World
 
+DRAW, REMEMBER = "clean", "new"
+"""Parts of the denoiser, after what they put out."""
+
 
 class OpenVinoGraphs:
     """See `Graphs`. Numpy has no bfloat16: caches hold its bits, as uint16."""
@@ -49,7 +52,8 @@ class OpenVinoGraphs:
                     self.shapes[name] = _shapes(model)
                     if name == "denoiser" and halves:
                         model = _keep_halves(model)
-                    self._compiled[name, size] = core.compile_model(model, "CPU", settings)
+                    for part, cut in _parts(name, model).items():
+                        self._compiled[part, size] = core.compile_model(cut, "CPU", settings)
         self._own = threading.local()  # requests hold their inputs, so every thread has its own
 
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -62,7 +66,8 @@ class OpenVinoGraphs:
 
     def bind(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
         """See `Graphs`."""
-        request = self._compiled["denoiser", len(inputs["noisy"])].create_infer_request()
+        part = DRAW if DRAW in outputs else REMEMBER
+        request = self._compiled[part, len(inputs["noisy"])].create_infer_request()
         for name, array in (inputs | outputs).items():
             request.set_tensor(name, _tensor(array))
         arrays = (inputs, outputs)  # the request knows only where they are
@@ -105,6 +110,20 @@ def _shapes(model: Any) -> dict[str, list[Any]]:
         item.any_name: ["?" if d.is_dynamic else d.get_length() for d in item.partial_shape]
         for item in (*model.inputs, *model.outputs)
     }
+
+
+def _parts(name: str, model: Any) -> dict[str, Any]:
+    """What is compiled of a graph. The denoiser as two, each without what only the other's outputs
+    need: a commit ends with the last layer's keys and values.
+    """
+    if name != "denoiser":
+        return {name: model}
+    parts = {DRAW: model.clone(), REMEMBER: model}
+    for part, cut in parts.items():
+        for output in cut.outputs:
+            if (output.any_name == DRAW) != (part == DRAW):
+                cut.remove_result(output.node)
+    return parts
 
 
 def _keep_halves(model: Any) -> Any:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reverie.model.autoencoder import normalise
-from reverie.model.denoiser import Denoiser
+from reverie.model.denoiser import Denoiser, PlayPass
 from reverie.model.sampler import Past
 
 
@@ -40,7 +40,7 @@ class ShortcutModel:
         noisy = noise
         for k in range(num_steps):
             signal, step_size = k / num_steps, 1 / num_steps
-            clean, _, _ = self._step(noisy, signal, step_size, told, past)
+            clean, _, _ = self.denoiser.step(self._given(noisy, signal, step_size, told, past))
             noisy = noisy + (clean - noisy) * (step_size / (1 - signal))
         return noisy
 
@@ -50,23 +50,23 @@ class ShortcutModel:
         """The keys and values of one pass over the latents at the signal level of past frames."""
         noisy = self.signal * normalise(latents) + (1 - self.signal) * noise
         finest = self.denoiser.config.min_step_size
-        _, k, v = self._step(noisy, self.signal, finest, told, past)
+        k, v = self.denoiser.remember(self._given(noisy, self.signal, finest, told, past))
         return {f"{kind}.{i}": kept[i] for kind, kept in (("k", k), ("v", v)) for i in self._layers}
 
     def advance(self, state: Tensor, told: Tensor) -> Tensor:
         """By the turn to the right."""
         return state + self.denoiser.camera(told)[1][:, None]
 
-    def _step(
+    def _given(
         self, noisy: Tensor, signal: float, step_size: float, told: Tensor, past: Past
-    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    ) -> PlayPass:
         level = torch.full((len(noisy),), signal, device=noisy.device)
         rows, turns = self.denoiser.camera(told)
         columns = past.state[:, 0] + turns
         phase_cos, phase_sin = frame_phases(self.denoiser, rows, columns, past.frame_indices)
         k, v = ([past.entries[f"{kind}.{i}"] for i in self._layers] for kind in "kv")
         size = torch.full_like(level, step_size)
-        return self.denoiser.step(noisy, level, size, told, phase_cos, phase_sin, k, v)
+        return PlayPass(noisy, level, size, told, phase_cos, phase_sin, k, v)
 
 
 def frame_phases(
