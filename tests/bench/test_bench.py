@@ -31,7 +31,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offline, "OFFLINE_STEPS", 3)
     monkeypatch.setattr(offline, "CLIP_S", 0.5)
     monkeypatch.setattr(offline, "NUM_CLIPS", 1)
-    monkeypatch.setattr(oasis, "NUM_TIMED", 1)
+    monkeypatch.setattr(oasis, "NUM_ROUNDS", 1)
     monkeypatch.setattr(oasis, "SMALL", OasisShape((4, 6), width=64, depth=1))
 
 

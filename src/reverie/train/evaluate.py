@@ -60,7 +60,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(12, 12, 4, 4, 2, 2, 50.0, 4, 30.0, 300)
+QUICK = Effort(8, 4, 4, 4, 1, 2, 30.0, 2, 30.0, 150)
 """A few minutes on two cores: says whether a world is alive, not how good it is."""
 PROBE_FRAMES = 20_000
 AHEAD = 64

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -62,7 +62,7 @@ class OasisModel:
             self.entries = {"latents": cells, "told": (1, OASIS_ACTIONS.told_width)}
         else:
             tokens = shape.tokens[0] * shape.tokens[1]
-            kept = (shape.num_heads, tokens, shape.head_width)
+            kept = (shape.num_heads * tokens, 1, shape.head_width)
             self.entries = {f"{kind}.{i}": kept for i in self._layers for kind in "kv"}
         self._alphas = _alphas().to(self.device)
         self._columns = torch.tensor(COLUMNS, device=self.device)
@@ -76,8 +76,11 @@ class OasisModel:
         levels = noise_levels(num_steps)
         noisy = noise.clamp(-LARGEST_NOISE, LARGEST_NOISE)
         before = self._window(past) if self.exact_window else self._ring(past)
+        # All passes at once: of a frame, they differ by latents alone.
+        modulations = self._modulations(told, levels[1:])
         for k in range(num_steps, 0, -1):
-            v, _ = self._pass(noisy, levels[k], told, past, before)
+            one = [part[:, k - 1 : k] for part in modulations]
+            v, _ = self._pass(noisy, one, past, before)
             noisy = self.less_noisy(noisy, v, levels[k], levels[k - 1])
         return noisy
 
@@ -87,7 +90,8 @@ class OasisModel:
         """What one pass over the clean latents leaves behind; the noise is not used."""
         if self.exact_window:
             return {"latents": latents.flatten(2).transpose(1, 2), "told": told[:, None]}
-        _, left = self._pass(latents, CONTEXT_LABEL, told, past, self._ring(past))
+        modulations = self._modulations(told, [CONTEXT_LABEL])
+        _, left = self._pass(latents, modulations, past, self._ring(past))
         return {
             f"{kind}.{i}": kept
             for i in self._layers
@@ -107,17 +111,21 @@ class OasisModel:
         after = self._alphas[next_level]
         return after.sqrt() * clean + (1 - after).sqrt() * noise
 
+    def _modulations(self, told: Tensor, labels: Sequence[int]) -> list[Tensor]:
+        """Of a frame's passes at these noise levels, [b, len(labels), m] each."""
+        levels = [told.new_full((len(told), 1), label) for label in labels]
+        action = told[:, None, self._columns].expand(-1, len(labels), -1)
+        return self.denoiser.modulations(torch.cat(levels, 1), action)
+
     def _pass(
         self,
         latents: Tensor,
-        label: int,
-        told: Tensor,
+        modulations: Sequence[Tensor],
         past: Past,
         before: list[tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        labels = latents.new_full((len(latents), 1), label)
-        action, index = told[:, None, self._columns], past.frame_indices[:, None]
-        v, left = self.denoiser(latents[:, None], labels, action, index, before)
+        index = past.frame_indices[:, None]
+        v, left = self.denoiser.modulated(latents[:, None], modulations, index, before)
         return v[:, 0], left
 
     def _ring(self, past: Past) -> list[tuple[Tensor, Tensor]]:

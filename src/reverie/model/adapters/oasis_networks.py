@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from reverie.model.denoiser import attend_to_past
+
 SINUSOIDS = 256
 LONGEST_PERIOD = 1e4
 LATENT_SCALE = 0.07843137255
@@ -76,7 +78,7 @@ def _join_heads(x: Float[Tensor, "*b h n w"]) -> Float[Tensor, "*b n d"]:
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
 
 class _Frequencies(nn.Module):
@@ -182,15 +184,33 @@ class OasisDenoiser(nn.Module):
         frame_indices: Float[Tensor, "b t"],
         past: Sequence[tuple[Tensor, Tensor]] = (),
     ) -> tuple[Float[Tensor, "b t c h w"], list[tuple[Tensor, Tensor]]]:
-        """v, and every layer's keys and values in time, [b, heads, t * n, head width] each, frame
-        by frame. past: of earlier frames, as they came from here. frame_indices: only their
-        differences matter.
+        """v, and every layer's keys and values in time, [b, heads * n, t, head width] each. past:
+        of earlier frames, as they came from here. frame_indices: only their differences matter.
         """
+        return self.modulated(latents, self.modulations(label, action), frame_indices, past)
+
+    def modulations(
+        self, label: Float[Tensor, "b t"], action: Float[Tensor, "b t a"]
+    ) -> list[Float[Tensor, "b t m"]]:
+        """What noise levels and actions do to every half of a block and to the last layer: two
+        fifths of the weights, and no latents in it.
+        """
+        condition = self.t_embedder(label.flatten()).unflatten(0, label.shape)
+        condition = condition + self.external_cond(action)
+        halves = [block.part(kind)[2] for block in self._layers() for kind in "st"]
+        return [half(condition) for half in (*halves, self.final_layer.adaLN_modulation)]
+
+    def modulated(
+        self,
+        latents: Float[Tensor, "b t c h w"],
+        modulations: Sequence[Float[Tensor, "b t m"]],
+        frame_indices: Float[Tensor, "b t"],
+        past: Sequence[tuple[Tensor, Tensor]] = (),
+    ) -> tuple[Float[Tensor, "b t c h w"], list[tuple[Tensor, Tensor]]]:
+        """`forward` from what noise levels and actions do."""
         shape, (b, t) = self.shape, latents.shape[:2]
         x = self.x_embedder(latents.flatten(0, 1)).unflatten(0, (b, t))
-        condition = self.t_embedder(label.flatten()).unflatten(0, (b, t))
-        condition = condition + self.external_cond(action)
-        blocks = cast("list[_Block]", list(self.blocks))
+        blocks = self._layers()
         space, time = (blocks[0].part(kind)[0].rotary_emb.freqs for kind in "st")
         in_space = grid_angles(space, shape.tokens)
         in_time = frame_indices.double()[:, :, None, None, None] * time.double()
@@ -198,31 +218,32 @@ class OasisDenoiser(nn.Module):
         left: list[tuple[Tensor, Tensor]] = []
         for layer, block in enumerate(blocks):
             within = partial(_attend_within, angles=in_space)
-            x, _ = _half(block.part("s"), x, condition, within)
+            x, _ = _half(block.part("s"), x, modulations[2 * layer], within)
             before = partial(_attend_before, angles=in_time, past=past[layer] if past else None)
-            x, kept = _half(block.part("t"), x, condition, before)
+            x, kept = _half(block.part("t"), x, modulations[2 * layer + 1], before)
             left.append(kept)
-        shift, scale = self.final_layer.adaLN_modulation(condition)[:, :, None].chunk(2, -1)
+        shift, scale = modulations[-1][:, :, None].chunk(2, -1)
         patches = self.final_layer.linear(_modulated(x, shift, scale))
         cells = patches.unflatten(-1, (shape.patch, shape.patch, -1)).unflatten(2, shape.tokens)
         # From [b, t, row, column, down, right, channel].
         return cells.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4), left
 
+    def _layers(self) -> list[_Block]:
+        return cast("list[_Block]", list(self.blocks))
+
 
 def _half(
     parts: tuple[_Attention, _MLP, nn.Module],
     x: Float[Tensor, "b t n d"],
-    condition: Float[Tensor, "b t d"],
+    modulation: Float[Tensor, "b t m"],
     attend: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, tuple[Tensor, Tensor]]],
 ) -> tuple[Float[Tensor, "b t n d"], tuple[Tensor, Tensor]]:
     """Half a block: attention, then an MLP; and the keys and values that attention kept."""
-    attention, mlp, modulation = parts
-    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation(condition)[:, :, None].chunk(
-        6, -1
-    )
+    attention, mlp, _ = parts
+    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = modulation[:, :, None].chunk(6, -1)
     heads, kept = attend(*attention.heads(_modulated(x, shift, scale)))
-    x = x + gate * attention.to_out(_join_heads(heads))
-    return x + mlp_gate * mlp(_modulated(x, mlp_shift, mlp_scale)), kept
+    x = torch.addcmul(x, gate, attention.to_out(_join_heads(heads)))
+    return torch.addcmul(x, mlp_gate, mlp(_modulated(x, mlp_shift, mlp_scale))), kept
 
 
 def _attend_within(
@@ -241,24 +262,19 @@ def _attend_before(
     past: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Of each token to the same place in this frame and those before. q, k, v: [b, t, heads, n, w];
-    angles: [b, t, 1, 1, w / 2]. Keeps keys and values as [b, heads, t * n, w].
+    angles: [b, t, 1, 1, w / 2]. Keeps keys and values as [b, heads * n, t, w].
     """
-    n, num_frames = q.shape[-2], q.shape[1]
-    q, k = rotate(q, angles), rotate(k, angles)
-    kept = tuple(part.transpose(1, 2).flatten(2, 3) for part in (k, v))
-    seen = kept
-    if past is not None:
-        seen = tuple(torch.cat(both, 2) for both in zip(past, kept, strict=True))
-    # Places beside batch and heads, frames as the sequence.
-    queries = q.permute(0, 2, 3, 1, 4)
-    keys, values = (part.unflatten(2, (-1, n)).transpose(2, 3) for part in seen)
-    mask = None
-    if num_frames > 1:
-        all_frames = keys.shape[-2]
-        mask = torch.ones(num_frames, all_frames, dtype=torch.bool, device=q.device)
-        mask = mask.tril(all_frames - num_frames)
-    heads = F.scaled_dot_product_attention(queries, keys, values, mask)
-    return heads.permute(0, 3, 1, 2, 4), (kept[0], kept[1])
+    (num_frames, num_heads), q, k = q.shape[1:3], rotate(q, angles), rotate(k, angles)
+    # Places beside heads, frames as the sequence: what is remembered is read where it lies.
+    q, k, v = (part.permute(0, 2, 3, 1, 4).flatten(1, 2) for part in (q, k, v))
+    if past is not None and num_frames == 1:
+        heads = attend_to_past(q, k, v, *past)
+    else:
+        seen = [k, v] if past is None else [torch.cat(p, 2) for p in zip(past, (k, v), strict=True)]
+        mask = torch.ones(num_frames, seen[0].shape[2], dtype=torch.bool, device=q.device)
+        mask = mask.tril(mask.shape[1] - num_frames)
+        heads = F.scaled_dot_product_attention(q, *seen, attn_mask=mask)
+    return heads.unflatten(1, (num_heads, -1)).permute(0, 3, 1, 2, 4), (k, v)
 
 
 class _PictureAttention(nn.Module):
