@@ -413,7 +413,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for the report and its pictures.")],
     steps: Annotated[int, typer.Option(help="Denoising steps per frame.", min=1)] = 1,
     quick: Annotated[
-        bool, typer.Option("--quick", help="In a few minutes: is it alive? Not how good it is.")
+        bool, typer.Option("--quick", help="In two minutes: is it alive? Not how good it is.")
     ] = False,
     runtime: RuntimeName = None,
     as_json: AsJson = False,

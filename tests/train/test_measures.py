@@ -384,6 +384,8 @@ def test_turns_are_judged_by_axis_side_and_size() -> None:
 def test_figures_leave_out_what_was_not_judged() -> None:
     nothing = [{"way": "right", "judged": False}]
     assert measures.turn_figures(nothing) == {"turns_judged": 0}
+    one = [{"way": "right", "judged": True, "right": True, "ratio": 1.0}]
+    assert measures.turn_figures(one) == {"turns_right": 1, "turns_judged": 1}
     assert measures.walking_figures(nothing) == {"walks_judged": 0}
     assert measures.memory_figures([]) == {}
     assert measures.edit_figures([]) == {}

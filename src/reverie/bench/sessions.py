@@ -11,7 +11,7 @@ import numpy as np
 from reverie.bench.device import Measurable, open_device
 from reverie.bench.measure import EnergyMeter, percentile, times_ms
 from reverie.bench.report import Report
-from reverie.bench.step import count_gflops, measure_ceilings
+from reverie.bench.step import least_ms
 from reverie.engine.runtime import Batch
 from reverie.world import World
 
@@ -46,8 +46,7 @@ def bench_sessions(
     device, action = open_device(world, runtime, max(sizes))
     meter = EnergyMeter(device.device)
     fps = world.config.fps
-    gflops = sum(count_gflops(world, num_steps).values())
-    floor_ms = gflops / measure_ceilings(device)["gflops"] * 1000
+    floor_ms = least_ms(device, num_steps)
     curve: list[dict[str, Any]] = []
     for b in sizes:
         curve.append(_measure(device, action, b, num_steps, floor_ms, meter, price))
@@ -64,7 +63,7 @@ def bench_sessions(
         "device": device.device,
         "threads": device.num_threads,
         "denoising_steps": num_steps,
-        "floor_ms": round(floor_ms, 3),
+        "floor_ms": floor_ms,
         "mb_per_session": round(slot_mb, 2),
         "most_sessions_in_time": most,
         "dollars_per_device_hour": price,
@@ -72,12 +71,16 @@ def bench_sessions(
     }
     rows = [tuple("-" if value is None else f"{value:g}" for value in p.values()) for p in curve]
     energy = f"Energy by {meter.source}." if meter.source else "No energy meter on this machine."
+    floor = (
+        "No floor without PyTorch."
+        if floor_ms is None
+        else f"Over floor: a frame's share of the gap, in times {floor_ms:.2f} ms, which its "
+        "arithmetic takes at best (`reverie bench step`)."
+    )
     note = (
         f"At most {most} of these numbers of sessions have every frame in time ({fps} a second) at "
         f"the 99th percentile of {TICKS} frames. {slot_mb:.1f} MB of memory a session. ${price:g} "
-        f"an hour of the device. Over floor: a frame's share of the gap, in times "
-        f"{floor_ms:.2f} ms, which its arithmetic takes at best (`reverie bench step`). Networks "
-        f"only: no JPEG, no sockets. {energy}"
+        f"an hour of the device. {floor} Networks only: no JPEG, no sockets. {energy}"
     )
     command = (
         f"reverie bench sessions --world {world.config.name} --steps {num_steps} "
@@ -91,7 +94,7 @@ def _measure(
     action: np.ndarray,
     b: int,
     num_steps: int,
-    floor_ms: float,
+    floor_ms: float | None,
     meter: EnergyMeter,
     price: float,
 ) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def _measure(
         "gap_p95_ms": p95,
         "gap_p99_ms": p99,
         "late": round(sum(gap > due_ms for gap in gaps) / len(gaps), 3),
-        "over_floor": round(p50 / b / floor_ms, 2),
+        "over_floor": round(p50 / b / floor_ms, 2) if floor_ms else None,
         "joules_per_frame": joules,
         "dollars_per_session_hour": round(price / b, 4) if p99 <= due_ms else None,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from reverie.bench.device import Measurable, open_device
@@ -63,8 +64,8 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
     parts = ", ".join(f"{name} {value:.3f}" for name, value in gflops.items())
     read_ms = device.slot_bytes / ceilings["copy_gbs"] / 1e6
     notes = (
-        f"GFLOP of a frame: {parts}; commit counted as a whole pass. {device.num_threads} threads "
-        f"multiply {ceilings['gflops']:.0f} GFLOP/s here ({device.precision}, large matrices "
+        f"GFLOP of a frame: {parts}; commit without what it can leave out. "
+        f"{device.num_threads} threads multiply {ceilings['gflops']:.0f} GFLOP/s here ({device.precision}, large matrices "
         "or convolutions, whichever is faster) and "
         f"copy {ceilings['copy_gbs']:.1f} GB/s: reading the cache once, {read_ms:.2f} ms.",
         f"Networks (denoise x {num_steps}, commit, decode): {networks_ms:.2f} ms, "
@@ -73,6 +74,14 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
     command = f"reverie bench step --world {world.config.name} --steps {num_steps}"
     columns = ("stage", "median ms", "p95 ms")
     return Report(command, columns, rows, figures, notes, device.device)
+
+
+def least_ms(device: Measurable, num_steps: int) -> float | None:
+    """That the arithmetic of a frame's networks takes; None where PyTorch is not installed."""
+    if not find_spec("torch"):
+        return None
+    gflops = sum(count_gflops(device.world, num_steps).values())
+    return round(gflops / measure_ceilings(device)["gflops"] * 1000, 3)
 
 
 def count_gflops(world: World, num_steps: int) -> dict[str, float]:

@@ -58,6 +58,8 @@ class DenoiserConfig:
             raise ValueError(f"denoiser: width {self.width} is not a multiple of {self.head_width}")
         if self.head_width % 4:
             raise ValueError(f"denoiser: head_width {self.head_width} is not a multiple of 4")
+        if self.depth < 2:
+            raise ValueError(f"denoiser: depth {self.depth}; expected 2 or more, one with a memory")
 
     @property
     def num_tokens(self) -> int:

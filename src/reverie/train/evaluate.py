@@ -44,7 +44,8 @@ class Effort:
     """How much is played. moments: that turning, walking and the next frame begin at; edits: of
     breaking, and of placing, at most; excursions, stills: moments of memory and of flicker;
     prompts: moments that wishes are made at. sessions: of long play, play_s seconds each; attempts:
-    seeds, attempt_s seconds each.
+    seeds, attempt_s seconds each. trains_probe: where there is none yet, which takes minutes;
+    without, turns are not measured.
     """
 
     moments: int = 96
@@ -56,13 +57,14 @@ class Effort:
     play_s: float = 500.0
     attempts: int = 100
     attempt_s: float = 30.0
-    probe_steps: int = 1500
+    trains_probe: bool = True
 
 
 FULL = Effort()
-QUICK = Effort(8, 4, 4, 4, 1, 2, 30.0, 2, 30.0, 150)
+QUICK = Effort(8, 4, 4, 4, 2, 2, 30.0, 2, 30.0, trains_probe=False)
 """A few minutes on two cores: says whether a world is alive, not how good it is."""
 PROBE_FRAMES = 20_000
+PROBE_STEPS = 1500
 AHEAD = 64
 """Recorded frames after a moment."""
 Unit = tuple[str, int, int]
@@ -99,7 +101,7 @@ def evaluate(
     if dataset.config.actions.space != world.config.action_space:
         raise ReverieError(f"{data} holds other actions than the world takes; record it anew")
     out.mkdir(parents=True, exist_ok=True)
-    probe = _find_probe(world, dataset, data / FRAMES_FOLDER, effort.probe_steps)
+    probe = _find_probe(world, dataset, data / FRAMES_FOLDER, effort.trains_probe)
     simulator = _simulator_code(dataset)
     settings = {
         "world": world.fingerprint,
@@ -378,25 +380,25 @@ def _simulator_code(dataset: Dataset) -> str | None:
         simulator.close()
 
 
-def _find_probe(world: World, dataset: Dataset, cache: Path, steps: int) -> Path | None:
-    """The file of a probe for this data set, trained now if there is none yet; None for worlds
-    without a camera and data sets without a train split.
+def _find_probe(world: World, dataset: Dataset, cache: Path, may_train: bool) -> Path | None:
+    """The file of a probe for this data set, trained now if there is none yet and it may be; None
+    for worlds without a camera and data sets without a train split, too.
     """
     space = world.config.action_space
     if not space.camera_limit or not dataset.split("train"):
         return None
+    learned = _digest(dataset.config.to_json(), dataset.has_wishes, PROBE_STEPS, PROBE_FRAMES)
+    file = cache / f"probe_{_source_digest(probes)}_{learned}.pt"
+    if file.is_file() or not may_train:
+        return file if file.is_file() else None
     train = render(dataset, "train", num_frames=PROBE_FRAMES, cache=cache)
     # However many are rendered already: the same probe everywhere.
     num_episodes = min(train.num_episodes, int(np.searchsorted(train.boundaries, PROBE_FRAMES)))
-    train = train.first(num_episodes)
-    learned = _digest(dataset.config.to_json(), dataset.has_wishes, steps, PROBE_FRAMES)
-    name = f"probe_{_source_digest(probes)}_{learned}.pt"
-    if not (cache / name).is_file():
-        probe = probes.train_probe(train, space, steps=steps)
-        parts = cache / f"{name}.{os.getpid()}"
-        torch.save(probe.state_dict(), parts)
-        parts.replace(cache / name)
-    return cache / name
+    probe = probes.train_probe(train.first(num_episodes), space, steps=PROBE_STEPS)
+    parts = file.with_name(f"{file.name}.{os.getpid()}")
+    torch.save(probe.state_dict(), parts)
+    parts.replace(file)
+    return file
 
 
 def _digest(*values: Any) -> str:

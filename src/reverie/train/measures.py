@@ -164,7 +164,7 @@ def observe_turns(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
 
 def turn_figures(records: Sequence[Record]) -> Figures:
     """The share of each way, and the angle over the simulator's: the median of each way, and of
-    those the median, and the furthest from one.
+    those the median, and the furthest from one. Of all ways only where each was judged.
     """
     judged = [record for record in records if record["judged"]]
     scores = {f"turns_{way}": share for way, share in _shares(judged, "way").items()}
@@ -174,7 +174,7 @@ def turn_figures(records: Sequence[Record]) -> Figures:
         for way in TURNS
         if f"turns_{way}" in scores
     ]
-    if ratios:
+    if len(ratios) == len(TURNS):
         figures["turns_obeyed"] = min(scores.values())
         figures["turn_angle_ratio"] = round(float(np.median(ratios)), 3)
         figures["turn_angle_error"] = round(max(abs(ratio - 1) for ratio in ratios), 3)

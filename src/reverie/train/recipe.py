@@ -60,7 +60,7 @@ SIZES: Mapping[str, Size] = {
     ),
     "small": Size(AutoencoderConfig(), {"context": 16, "width": 192, "depth": 8}),
     "large": Size(
-        AutoencoderConfig(320, 192, 64, (32, 64, 128, 256, 256), (0, 1, 1, 1, 1), (1, 1, 2, 1, 1)),
+        AutoencoderConfig(320, 192, 64, (32, 64, 128, 256, 256), (0, 1, 1, 1, 1), (1, 1, 1, 1, 1)),
         {"context": 24, "width": 320, "depth": 8},
     ),
 }

@@ -34,7 +34,8 @@ class OpenVinoGraphs:
         core = ov.Core()
         halves = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.cache_type: type[np.generic] = np.uint16 if halves else np.float32
-        settings = {
+        self._core = core
+        self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if halves else "f32",
             "INFERENCE_NUM_THREADS": num_threads * num_beside,
             "NUM_STREAMS": num_beside,
@@ -42,6 +43,7 @@ class OpenVinoGraphs:
             "ENABLE_CPU_PINNING": False,
         }
         self._context = world.config.context
+        self._file = world.path / "denoiser.onnx"
         self.shapes: Shapes = {}
         self._compiled: dict[tuple[str, int], Any] = {}
         for name in GRAPHS:
@@ -53,11 +55,8 @@ class OpenVinoGraphs:
                     self.shapes[name] = _shapes(model)
                     if name == "denoiser" and halves:
                         model = _keep_halves(model)
-                    parts = _parts(name, model, world.config.context)
-                    if num_beside > 1:
-                        parts.pop(EARLY, None)  # a start is prefilled alone, on all threads
-                    for part, cut in parts.items():
-                        self._compiled[part, size] = core.compile_model(cut, "CPU", settings)
+                    for part, cut in _parts(name, model, self._context).items():
+                        self._compiled[part, size] = self._compile(cut)
         self._own = threading.local()  # requests hold their inputs, so every thread has its own
 
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -74,11 +73,19 @@ class OpenVinoGraphs:
         part = DRAW if DRAW in outputs else REMEMBER
         if inputs["cache_k.0"].shape[2] < self._context * n:
             part = EARLY
+            if (EARLY, size) not in self._compiled:  # by those who prefill, nobody else
+                with cannot_run(self._file):
+                    model = _read(self._core, self._file, size)
+                    model = model if self.cache_type is np.float32 else _keep_halves(model)
+                    self._compiled[EARLY, size] = self._compile(_without(model, DRAW))
         request = self._compiled[part, size].create_infer_request()
         for name, array in (inputs | outputs).items():
             request.set_tensor(name, _tensor(array))
         arrays = (inputs, outputs)  # the request knows only where they are
         return partial(_infer, request, arrays)
+
+    def _compile(self, model: Any) -> Any:
+        return self._core.compile_model(model, "CPU", self._settings)
 
     def _run(self, graph: str, given: Arrays, wanted: str) -> Any:
         size = len(next(iter(given.values())))
@@ -126,18 +133,20 @@ def _parts(name: str, model: Any, context: int) -> dict[str, Any]:
     """
     if name != "denoiser":
         return {name: model}
-    parts = {DRAW: model.clone(), REMEMBER: model}
-    for part, cut in parts.items():
-        for output in cut.outputs:
-            if (output.any_name == DRAW) != (part == DRAW):
-                cut.remove_result(output.node)
-    if model.is_dynamic():
-        parts[EARLY] = model.clone()
-        n = model.input("noisy").get_shape()[1]
-        for cut in (parts[DRAW], parts[REMEMBER]):
-            pasts = [i for i in cut.inputs if i.any_name.startswith("cache_")]
-            cut.reshape({i.any_name: _with_past(i.partial_shape, context * n) for i in pasts})
-    return parts
+    n = model.input("noisy").get_shape()[1]
+    pasts = [item for item in model.inputs if item.any_name.startswith("cache_")]
+    model.reshape({i.any_name: _with_past(i.partial_shape, context * n) for i in pasts})
+    drawn = model.clone()
+    for output in drawn.outputs:
+        if output.any_name != DRAW:
+            drawn.remove_result(output.node)
+    return {DRAW: drawn, REMEMBER: _without(model, DRAW)}
+
+
+def _without(model: Any, name: str) -> Any:
+    """It no longer puts that out, nor computes what only that needs."""
+    model.remove_result(model.output(name).node)
+    return model
 
 
 def _with_past(shape: Any, num_entries: int) -> Any:
