@@ -65,8 +65,8 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
     read_ms = device.slot_bytes / ceilings["copy_gbs"] / 1e6
     notes = (
         f"GFLOP of a frame: {parts}; commit without what it can leave out. "
-        f"{device.num_threads} threads multiply {ceilings['gflops']:.0f} GFLOP/s here ({device.precision}, large matrices "
-        "or convolutions, whichever is faster) and "
+        f"{device.num_threads} threads multiply {ceilings['gflops']:.0f} GFLOP/s here "
+        f"({device.precision}, large matrices or convolutions, whichever is faster) and "
         f"copy {ceilings['copy_gbs']:.1f} GB/s: reading the cache once, {read_ms:.2f} ms.",
         f"Networks (denoise x {num_steps}, commit, decode): {networks_ms:.2f} ms, "
         f"{networks_ms / floor_ms:.2f} times the floor. A copy is part of the commit.",
