@@ -69,6 +69,17 @@ def test_the_curve_over_sessions(world_path: Path, capsys: pytest.CaptureFixture
     assert figures["mb_per_session"] > 0
 
 
+def test_without_pytorch_the_curve_has_no_floor(
+    world_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step, "find_spec", lambda name: None)
+    figures = run(capsys, "sessions", "--world", str(world_path), "--sessions", "1")
+    (one,) = figures["curve"]  # pyright: ignore[reportGeneralTypeIssues]
+    assert figures["floor_ms"] is None
+    assert one["over_floor"] is None
+    assert one["fps_each"] > 0
+
+
 def test_an_offline_clip_costs_more_and_answers_once(
     world_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,6 +26,11 @@ def denoiser() -> Denoiser:
     return network
 
 
+def test_a_denoiser_has_a_layer_that_remembers() -> None:
+    with pytest.raises(ValueError, match="depth 1; expected 2 or more"):
+        DenoiserConfig((2, 3), 8, 5, context=4, width=32, depth=1, head_width=16)
+
+
 def segment(num_frames: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     latents = normalise(torch.randn(2, num_frames, 6, 8, generator=generator))

@@ -282,6 +282,8 @@ def test_wishes_come_true_in_the_simulator_and_nowhere_else(prompted: Setting) -
         measures.observe_prompts(replace(prompted, player=player), clips)
     )
     assert other["prompts_keep_place"] < 0.2
+    alone = measures.observe_prompts(prompted, clips[:1])
+    assert "prompts_keep_place" not in measures.prompt_figures(alone)  # no other place to show
 
 
 def _told(clip: Clip) -> Mapping[str, str]:

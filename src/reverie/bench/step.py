@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -41,7 +41,7 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
     timed = {name: times_ms(work, NUM_TIMED, 3) for name, work in stages.items()}
     median = {name: statistics.median(times) for name, times in timed.items()}
     gflops, ceilings = count_gflops(world, num_steps), measure_ceilings(device)
-    floor_ms = sum(gflops.values()) / ceilings["gflops"] * 1000
+    floor_ms = _floor_ms(gflops, ceilings)
     networks_ms = num_steps * median["denoise"] + median["commit"] + median["decode"]
     figures: dict[str, Any] = {
         "world": world.config.name,
@@ -53,7 +53,7 @@ def bench_step(world: World, runtime: str | None = None, num_steps: int = 1) -> 
         **ceilings,
         **{f"{name}_gflop": round(value, 4) for name, value in gflops.items()},
         "cache_mb": round(device.slot_bytes / 1e6, 2),
-        "floor_ms": round(floor_ms, 3),
+        "floor_ms": floor_ms,
         "over_floor": round(networks_ms / floor_ms, 3),
     }
     rows = [
@@ -80,8 +80,11 @@ def least_ms(device: Measurable, num_steps: int) -> float | None:
     """That the arithmetic of a frame's networks takes; None where PyTorch is not installed."""
     if not find_spec("torch"):
         return None
-    gflops = sum(count_gflops(device.world, num_steps).values())
-    return round(gflops / measure_ceilings(device)["gflops"] * 1000, 3)
+    return _floor_ms(count_gflops(device.world, num_steps), measure_ceilings(device))
+
+
+def _floor_ms(gflops: Mapping[str, float], ceilings: Mapping[str, float]) -> float:
+    return round(sum(gflops.values()) / ceilings["gflops"] * 1000, 3)
 
 
 def count_gflops(world: World, num_steps: int) -> dict[str, float]:

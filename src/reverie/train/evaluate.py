@@ -62,7 +62,7 @@ class Effort:
 
 FULL = Effort()
 QUICK = Effort(8, 4, 4, 4, 2, 2, 30.0, 2, 30.0, trains_probe=False)
-"""A few minutes on two cores: says whether a world is alive, not how good it is."""
+"""Two minutes on two cores: says whether a world is alive, not how good it is."""
 PROBE_FRAMES = 20_000
 PROBE_STEPS = 1500
 AHEAD = 64

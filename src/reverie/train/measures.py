@@ -278,8 +278,8 @@ def edit_moments(setting: Setting, name: str, count: int) -> list[Clip]:
 def observe_prompts(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
     """Stand still and wish for every value of every attribute: what does the picture look like two
     seconds later? Right: like the simulator's with that value, and no other. Kept: like this
-    place in the simulator, and none of the clips' observed with it. Judged where the wish changes
-    the simulator's picture.
+    place in the simulator, and none of the clips' observed with it, if there are any. Judged where
+    the wish changes the simulator's picture.
     """
     assert setting.simulator is not None
     records = []
@@ -301,7 +301,7 @@ def observe_prompts(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
                 apart = {v: np.square(found - _squares(end)).sum() for v, end in ends.items()}
                 places = [np.square(found - _squares(f[-1])).sum() for f in truths[value]]
                 nearest = min(apart, key=lambda v: apart[v])
-                kept = int(np.argmin(places)) == i
+                kept = int(np.argmin(places)) == i if len(clips) > 1 else None
                 # Summer and spring look the same where nothing grows.
                 right = mean_square(ends[nearest], ends[value]) < MOVING_MSE
                 records.append({"way": name, "right": right, "kept": kept})
@@ -309,10 +309,14 @@ def observe_prompts(setting: Setting, clips: Sequence[Clip]) -> list[Record]:
 
 
 def prompt_figures(records: Sequence[Record]) -> Figures:
-    """The share of wishes that came true, by attribute, and of those that kept the place."""
+    """The share of wishes that came true, by attribute, and of those that kept the place where
+    there was another to take it for.
+    """
     scores = {f"prompts_{name}": share for name, share in _shares(records, "way").items()}
-    kept = round(mean(records, "kept"), 4)
-    return {**scores, "prompts_obeyed": min(scores.values()), "prompts_keep_place": kept}
+    figures = {**scores, "prompts_obeyed": min(scores.values())}
+    if told := [record for record in records if record["kept"] is not None]:
+        figures["prompts_keep_place"] = round(mean(told, "kept"), 4)
+    return figures
 
 
 # -- memory ---------------------------------------------------------------------------------------

@@ -31,10 +31,9 @@ class OpenVinoGraphs:
     def __init__(
         self, world: World, num_threads: int, num_beside: int = 1, sizes: Sequence[int] = (1,)
     ) -> None:
-        core = ov.Core()
-        halves = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self._core = ov.Core()
+        halves = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.cache_type: type[np.generic] = np.uint16 if halves else np.float32
-        self._core = core
         self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if halves else "f32",
             "INFERENCE_NUM_THREADS": num_threads * num_beside,
@@ -43,18 +42,15 @@ class OpenVinoGraphs:
             "ENABLE_CPU_PINNING": False,
         }
         self._context = world.config.context
-        self._file = world.path / "denoiser.onnx"
+        self._folder = world.path
         self.shapes: Shapes = {}
         self._compiled: dict[tuple[str, int], Any] = {}
         for name in GRAPHS:
-            file = world.path / f"{name}.onnx"
             # A size that is left open would be computed by other kernels, whose last bits differ.
             for size in (1,) if name == "encoder" else sizes:
-                with cannot_run(file):
-                    model = _read(core, file, size)
+                with cannot_run(self._file(name)):
+                    model = self._read(name, size)
                     self.shapes[name] = _shapes(model)
-                    if name == "denoiser" and halves:
-                        model = _keep_halves(model)
                     for part, cut in _parts(name, model, self._context).items():
                         self._compiled[part, size] = self._compile(cut)
         self._own = threading.local()  # requests hold their inputs, so every thread has its own
@@ -74,15 +70,30 @@ class OpenVinoGraphs:
         if inputs["cache_k.0"].shape[2] < self._context * n:
             part = EARLY
             if (EARLY, size) not in self._compiled:  # by those who prefill, nobody else
-                with cannot_run(self._file):
-                    model = _read(self._core, self._file, size)
-                    model = model if self.cache_type is np.float32 else _keep_halves(model)
-                    self._compiled[EARLY, size] = self._compile(_without(model, DRAW))
+                with cannot_run(self._file("denoiser")):
+                    model = _without(self._read("denoiser", size), DRAW)
+                    self._compiled[EARLY, size] = self._compile(model)
         request = self._compiled[part, size].create_infer_request()
         for name, array in (inputs | outputs).items():
             request.set_tensor(name, _tensor(array))
         arrays = (inputs, outputs)  # the request knows only where they are
         return partial(_infer, request, arrays)
+
+    def _file(self, graph: str) -> Path:
+        return self._folder / f"{graph}.onnx"
+
+    def _read(self, graph: str, size: int) -> Any:
+        """For so many sessions at a time."""
+        model = self._core.read_model(self._file(graph))
+        shapes = {}
+        for item in model.inputs:
+            shape = item.partial_shape
+            if shape[0].is_dynamic:
+                shape[0] = size
+            shapes[item.any_name] = shape
+        model.reshape(shapes)
+        keeps_halves = graph == "denoiser" and self.cache_type is not np.float32
+        return _keep_halves(model) if keeps_halves else model
 
     def _compile(self, model: Any) -> Any:
         return self._core.compile_model(model, "CPU", self._settings)
@@ -104,19 +115,6 @@ class OpenVinoGraphs:
 def _infer(request: Any, arrays: tuple[Arrays, Arrays]) -> None:
     del arrays
     request.infer()
-
-
-def _read(core: Any, file: Path, size: int) -> Any:
-    """A graph for so many sessions at a time."""
-    model = core.read_model(file)
-    shapes = {}
-    for item in model.inputs:
-        shape = item.partial_shape
-        if shape[0].is_dynamic:
-            shape[0] = size
-        shapes[item.any_name] = shape
-    model.reshape(shapes)
-    return model
 
 
 def _shapes(model: Any) -> dict[str, list[Any]]:
