@@ -1,16 +1,22 @@
-"""Who runs now: deadlines, batches, admission, and the quality ladder.
+"""Who runs now: deadlines, batches, admission, the quality ladder, and where spare time goes.
 
 Pure policy: values and a clock reading in, values out. Every session of an engine shares one grid
 of 1/fps, so that frames which can be drawn together are due together. Tick i opens at i/fps and its
 picture is due one period later. Costs come from the runtime's measured table, in milliseconds by
 (batch size, denoising steps), where 0 steps is the commit that follows a picture.
+
+What is promised: while the cheapest way to draw what was admitted takes less than
+(1 - GUARD) / (1 + BATCH_GAIN) of a period at the 99th percentile, no frame is late.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from reverie.core import Deadline
 
@@ -19,22 +25,34 @@ GUARD = 0.1
 HYSTERESIS = 0.1
 """How much lighter the load must be before quality goes up again."""
 BATCH_GAIN = 0.05
-"""A larger batch must save at least this much per session, or the first picture just waits."""
+"""A larger batch must save at least this much, or the first picture just waits."""
 LEAST_SLOWDOWN = 0.5
-"""However fast a few frames were, the table is not believed to be wrong by more than this."""
-REST_S = 10.0
-"""A slowdown that nobody measures any more fades by this time constant."""
+"""However fast frames were, the table is not believed to be wrong by more than this."""
+WINDOW = 400
+"""Periods of the past that the 99th percentile is taken of."""
+WINDOW_S = 20.0
+"""What was measured longer ago than this says nothing about the machine as it is now."""
 HALF = 0.5
 """Of a period: how late a tick may be before it is skipped, and the least time between frames."""
+DWELL_S = 2.0
+"""There must have been room for better quality for this long before it is given."""
+LONGEST_DWELL_S = 64.0
+"""As above, when every try so far had to be taken back."""
+IDLE_EVERY = (2, 4)
+"""A session that nobody steers is drawn every second tick; every fourth, when time is short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One session's next frame: not before `opens_s`, wanted by `deadline`, in so many steps."""
+    """One session's next frame: not before `opens_s`, wanted by `deadline`, in so many steps.
+
+    exact: in no fewer steps, however late it is, because a replay must give the same bits.
+    """
 
     deadline: Deadline
     opens_s: float
     num_steps: int
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +63,44 @@ class Plan:
     num_steps: int
 
 
-@dataclass(slots=True)
+class Demand(NamedTuple):
+    """What a session that holds a place asks of every period.
+
+    num_steps: the most it wants, or exactly as many. idle: nobody steers it, so it is not drawn at
+    every tick; offset: of the ticks that are its own then.
+    """
+
+    num_steps: int
+    exact: bool = False
+    idle: bool = False
+    offset: int = 0
+
+
+class Rung(NamedTuple):
+    """A level of quality: the most denoising steps, and idle sessions drawn every so many ticks."""
+
+    num_steps: int
+    idle_every: int
+
+
 class Costs:
     """The measured table, and how much slower the machine is now than when it was measured.
 
-    table: milliseconds by (batch size, denoising steps), with (b, 0) the commit. slowdown: below 1
-    where the table was measured while the machine was busy with something else.
+    table: milliseconds by (batch size, denoising steps), with (b, 0) the commit.
     """
 
-    table: Mapping[tuple[int, int], float]
-    slowdown: float = 1.0
-    steps: tuple[int, ...] = field(init=False)
-    max_batch: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.steps = tuple(sorted({k for _, k in self.table if k > 0}))
-        self.max_batch = max((b for b, _ in self.table), default=0)
+    def __init__(self, table: Mapping[tuple[int, int], float]) -> None:
+        self.table = table
+        self.steps = tuple(sorted({k for _, k in table if k > 0}))
+        self.max_batch = max((b for b, _ in table), default=0)
         if not self.steps:
             raise ValueError("the cost table is empty; expected milliseconds by (batch, steps)")
+        self.slowdown = 1.0
+        """99th percentile of what periods took of late, over what the table says; below 1 where the
+        table was measured on a machine that was busy with something else."""
+        self._ratios: deque[tuple[float, float]] = deque(maxlen=WINDOW)  # (when, ratio)
+        self._measured_ms = self._expected_ms = 0.0  # of the period that is not over yet
+        self._splits: dict[int, list[tuple[float, float, int]]] = {}
 
     def step_ms(self, batch: int, num_steps: int) -> float:
         """Until the pictures of such a batch are there."""
@@ -72,18 +110,69 @@ class Costs:
         """Until the device is free again: pictures and commit."""
         return self.step_ms(batch, num_steps) + self.table.get((batch, 0), 0.0) * self.slowdown
 
+    def all_ms(self, count: int, num_steps: int) -> float:
+        """Until one frame of each of so many sessions is drawn, in the batches that suit best."""
+        return self._split(count, num_steps)[1] * self.slowdown
+
+    def batch(self, count: int, num_steps: int, left_ms: float) -> int:
+        """How many of so many sessions to draw first: as all of them are drawn soonest, unless that
+        batch is late and a smaller one is not.
+        """
+        size = self._split(count, num_steps)[2]
+        if self.step_ms(size, num_steps) <= left_ms:
+            return size
+        smaller = [b for b in range(1, size) if (b, num_steps) in self.table]
+        in_time = [b for b in smaller if self.step_ms(b, num_steps) <= left_ms]
+        return min(in_time, key=lambda b: self.frame_ms(b, num_steps) / b, default=size)
+
+    def _split(self, count: int, num_steps: int) -> tuple[float, float, int]:
+        """(what decides, milliseconds by the table, size of the first batch) of so many sessions.
+
+        What decides are the milliseconds, with a batch of several dearer by BATCH_GAIN.
+        """
+        splits = self._splits.setdefault(num_steps, [(0.0, 0.0, 0)])
+        if len(splits) <= count:
+            singles = [
+                (b, self.table[b, num_steps] + self.table.get((b, 0), 0.0))
+                for b in range(1, self.max_batch + 1)
+                if (b, num_steps) in self.table
+            ]
+        while len(splits) <= count:
+            n = len(splits)
+            splits.append(
+                min(
+                    (
+                        ms * (1 + BATCH_GAIN * (b > 1)) + splits[n - b][0],
+                        ms + splits[n - b][1],
+                        b,
+                    )
+                    for b, ms in singles
+                    if b <= n
+                )
+            )
+        return splits[count]
+
     def observe(self, batch: int, num_steps: int, measured_ms: float) -> None:
-        """Learn from a step that just ran."""
+        """Something of this period took so long: a step, or with 0 steps a commit."""
         expected = self.table.get((batch, num_steps), 0.0)
         if expected > 0:
-            ratio = min(measured_ms / expected, 10.0)
-            learned = self.slowdown + 0.05 * (ratio - self.slowdown)
-            self.slowdown = max(LEAST_SLOWDOWN, learned)
+            self._measured_ms += measured_ms
+            self._expected_ms += expected
 
-    def rest(self, elapsed_s: float) -> None:
-        """Forget, while nothing runs that could be observed: the table is believed again."""
-        excess = (self.slowdown - 1) * math.exp(-elapsed_s / REST_S)
-        self.slowdown = 1 + excess if abs(excess) > 0.01 else 1.0
+    def end_period(self, now_s: float) -> None:
+        """Learn from what was observed in it, and forget what is too long ago.
+
+        What was not measured counts as the table says: two stalls are not yet a slow machine.
+        """
+        if self._expected_ms > 0:
+            self._ratios.append((now_s, min(self._measured_ms / self._expected_ms, 10.0)))
+            self._measured_ms = self._expected_ms = 0.0
+        while self._ratios and self._ratios[0][0] < now_s - WINDOW_S:
+            self._ratios.popleft()
+        beyond = WINDOW // 100
+        slowest = heapq.nlargest(beyond, (ratio for _, ratio in self._ratios))
+        unmeasured = [1.0] * min(beyond, WINDOW - len(self._ratios))
+        self.slowdown = max(LEAST_SLOWDOWN, heapq.nlargest(beyond, slowest + unmeasured)[-1])
 
 
 def schedule(tasks: Iterable[Task], now_s: float, costs: Costs) -> Plan | None:
@@ -98,9 +187,11 @@ def schedule(tasks: Iterable[Task], now_s: float, costs: Costs) -> Plan | None:
         return None
     first = due[0]
     left_ms = (first.deadline.deadline_s - now_s) * 1000
-    num_steps = _affordable(first.num_steps, left_ms, costs)
-    mates = [t for t in due if t.num_steps == first.num_steps]
-    size = _batch_size(min(len(mates), costs.max_batch), num_steps, left_ms, costs)
+    num_steps = first.num_steps
+    if not first.exact:
+        num_steps = _affordable(num_steps, left_ms, costs)
+    mates = [t for t in due if (t.num_steps, t.exact) == (first.num_steps, first.exact)]
+    size = costs.batch(len(mates), num_steps, left_ms)
     return Plan(tuple(t.deadline.session_id for t in mates[:size]), num_steps)
 
 
@@ -110,62 +201,130 @@ def _affordable(num_steps: int, left_ms: float, costs: Costs) -> int:
     return max((k for k in options if costs.step_ms(1, k) <= left_ms), default=options[0])
 
 
-def _batch_size(limit: int, num_steps: int, left_ms: float, costs: Costs) -> int:
-    """The batch up to `limit` that is best per session, and the smallest among near equals."""
-    sizes = [b for b in range(1, limit + 1) if (b, num_steps) in costs.table]
-    in_time = [b for b in sizes if costs.step_ms(b, num_steps) <= left_ms]
-    each = {b: costs.frame_ms(b, num_steps) / b for b in in_time or sizes}
-    best = min(each.values())
-    return min(b for b, ms in each.items() if ms <= best * (1 + BATCH_GAIN))
-
-
-def load(requested: Sequence[int], limit: int, fps: float, costs: Costs) -> float:
-    """Part of every period that these sessions keep the device busy; above 1 they do not fit.
-
-    requested: the denoising steps that each session asked for. limit: the most that any may have.
+def load(demands: Sequence[Demand], rung: Rung, fps: float, costs: Costs) -> float:
+    """Part of the busiest period that these sessions keep the device busy at the 99th percentile;
+    above 1 they do not fit.
     """
-    busy_ms = 0.0
-    for num_steps in costs.steps:
-        count = sum(rung(wanted, limit, costs) == num_steps for wanted in requested)
-        while count > 0:
-            size = _batch_size(min(count, costs.max_batch), num_steps, math.inf, costs)
-            busy_ms += costs.frame_ms(size, num_steps)
-            count -= size
-    return busy_ms / 1000 * fps
+    steps = [granted(demand, rung, costs) for demand in demands]
+    every = rung.idle_every if any(demand.idle for demand in demands) else 1
+    busiest_ms = 0.0
+    for phase in range(every):
+        drawn = Counter(
+            k
+            for k, demand in zip(steps, demands, strict=True)
+            if not demand.idle or demand.offset % every == phase
+        )
+        busiest_ms = max(busiest_ms, sum(costs.all_ms(n, k) for k, n in drawn.items()))
+    return busiest_ms / 1000 * fps
 
 
-def rung(wanted: int, limit: int, costs: Costs) -> int:
-    """The number of steps a session gets that asked for `wanted` while `limit` is the most."""
-    return max((k for k in costs.steps if k <= min(wanted, limit)), default=costs.steps[0])
+def granted(demand: Demand, rung: Rung, costs: Costs) -> int:
+    """The denoising steps a session gets on this rung."""
+    if demand.exact:
+        return demand.num_steps
+    most = min(demand.num_steps, rung.num_steps)
+    return max((k for k in costs.steps if k <= most), default=costs.steps[0])
 
 
-def ladder(requested: Sequence[int], current: int, fps: float, costs: Costs) -> int:
-    """The most denoising steps that sessions may have now, so that all their deadlines hold.
-
-    Goes down as soon as the guard band is touched, and up only when there is room to spare: a
-    quality that changes all the time is worse than a lower one.
+def rungs(costs: Costs) -> list[Rung]:
+    """All of the ladder, best first: fewer steps, then idle sessions slower. After the last one
+    newcomers wait.
     """
-    for limit in reversed(costs.steps):
-        room = 1 - GUARD - (HYSTERESIS if limit > current else 0)
-        if load(requested, limit, fps, costs) <= room:
-            return limit
-    return costs.steps[0]
+    by_steps = [Rung(k, IDLE_EVERY[0]) for k in reversed(costs.steps)]
+    return [*by_steps, Rung(costs.steps[0], IDLE_EVERY[1])]
+
+
+@dataclass(slots=True)
+class Ladder:
+    """How good the pictures may be now, so that all deadlines hold.
+
+    Goes down as soon as the guard band is touched. Goes up a rung at a time, when there was room to
+    spare for a while, and for twice as long each time that quality could not be kept: one that
+    changes all the time is worse than a lower one.
+    """
+
+    level: int = 0
+    """Place in `rungs`, 0 is best."""
+    _roomy_s: float = math.inf  # since when there has been room for better
+    _dwell_s: float = DWELL_S
+    _rose_s: float = field(default=-math.inf)
+
+    def update(self, demands: Sequence[Demand], now_s: float, fps: float, costs: Costs) -> Rung:
+        """The rung for these sessions from now on."""
+        ladder = rungs(costs)
+        held = self.level
+        while self.level < len(ladder) - 1 and (
+            load(demands, ladder[self.level], fps, costs) > 1 - GUARD
+        ):
+            self.level += 1
+        if self.level > held:
+            relapsed = now_s - self._rose_s < LONGEST_DWELL_S
+            self._dwell_s = min(2 * self._dwell_s, LONGEST_DWELL_S) if relapsed else DWELL_S
+        room = 1 - GUARD - HYSTERESIS
+        better = ladder[self.level - 1] if self.level else None
+        if better is None or load(demands, better, fps, costs) > room:
+            self._roomy_s = math.inf
+        else:
+            self._roomy_s = min(self._roomy_s, now_s)
+            if now_s - self._roomy_s >= self._dwell_s:
+                self.level -= 1
+                self._rose_s, self._roomy_s = now_s, math.inf
+        return ladder[self.level]
+
+
+def spend(
+    demands: Sequence[Demand],
+    changes: Sequence[float],
+    rung: Rung,
+    fps: float,
+    costs: Costs,
+) -> list[int]:
+    """Denoising steps of each session when the time that `rung` leaves is spent where the picture
+    changes most: one more step up for as many as there is room for.
+
+    changes: how much each session's picture changes from frame to frame.
+    """
+    steps = [granted(demand, rung, costs) for demand in demands]
+    counts = Counter(steps)
+    for i in sorted(range(len(steps)), key=lambda i: -changes[i]):
+        more = min((k for k in costs.steps if steps[i] < k <= demands[i].num_steps), default=None)
+        if more is None or demands[i].exact or demands[i].idle:
+            continue
+        tried = counts + Counter({more: 1})
+        tried[steps[i]] -= 1
+        busy_ms = sum(costs.all_ms(n, k) for k, n in tried.items())
+        if busy_ms / 1000 * fps > 1 - GUARD - HYSTERESIS:
+            continue
+        counts, steps[i] = tried, more
+    return steps
+
+
+def has_room(holders: Sequence[Demand], newcomer: Demand, fps: float, costs: Costs) -> bool:
+    """Whether all deadlines still hold if one more session is given a place, all of them steered
+    and with the fewest steps. One may always play.
+    """
+    fewest = Rung(costs.steps[0], 1)
+    everybody = [demand._replace(idle=False) for demand in (*holders, newcomer)]
+    return not holders or load(everybody, fewest, fps, costs) <= 1 - GUARD
 
 
 def capacity(fps: float, costs: Costs, num_slots: int) -> int:
     """Sessions whose deadlines all hold at the fewest steps, with the guard band; at least 1."""
     fewest = costs.steps[0]
     fits = 1
-    while fits < num_slots and load([fewest] * (fits + 1), fewest, fps, costs) <= 1 - GUARD:
+    while fits < num_slots and (costs.all_ms(fits + 1, fewest) / 1000 * fps <= 1 - GUARD):
         fits += 1
     return min(fits, num_slots)
 
 
-def next_tick(tick: int, started_s: float, finished_s: float, fps: float) -> int:
+def next_tick(
+    tick: int, started_s: float, finished_s: float, fps: float, every: int = 1, offset: int = 0
+) -> int:
     """The tick that follows `tick`, whose frame was drawn between these times since tick 0 opened.
 
-    Late ticks are skipped, never caught up with: the next frame begins no sooner than half a period
-    after this one did, and belongs to no tick that is over by more than half a period already.
+    every, offset: a session that is not drawn at each tick has those with tick % every == offset %
+    every. Late ticks are skipped, never caught up with: the next frame begins no sooner than half a
+    period after this one did, and belongs to no tick that is over by more than half a period.
     """
-    earliest = max(started_s * fps + HALF, finished_s * fps - HALF)
-    return max(tick + 1, math.ceil(earliest))
+    earliest = max(tick + 1, math.ceil(max(started_s * fps + HALF, finished_s * fps - HALF)))
+    return earliest + (offset - earliest) % every

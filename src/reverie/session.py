@@ -20,18 +20,24 @@ MAX_CARRIED_FRAMES = 6
 class SessionState(Enum):
     """Where a session is in its life."""
 
-    QUEUED = "queued"  # waits for a free slot
-    WARMING = "warming"  # its slot is being filled with the start's frames
+    QUEUED = "queued"  # waits for a place
+    WARMING = "warming"  # its slot is being filled with the start's frames, or with what was saved
     PLAYING = "playing"
     PAUSED = "paused"
+    IDLE = "idle"  # plays, but nobody has steered it for a while: drawn less often
+    LOST = "lost"  # nobody is there; kept for a while without a slot
     ENDED = "ended"
 
 
+_ANYWHERE = {SessionState.QUEUED, SessionState.WARMING, SessionState.LOST, SessionState.ENDED}
+"""Whoever holds a slot can lose the engine under it, start again, vanish, and leave."""
 _NEXT = {
-    SessionState.QUEUED: {SessionState.WARMING, SessionState.ENDED},
-    SessionState.WARMING: {SessionState.PLAYING, SessionState.PAUSED, SessionState.ENDED},
-    SessionState.PLAYING: {SessionState.PAUSED, SessionState.WARMING, SessionState.ENDED},
-    SessionState.PAUSED: {SessionState.PLAYING, SessionState.WARMING, SessionState.ENDED},
+    SessionState.QUEUED: {SessionState.WARMING, SessionState.LOST, SessionState.ENDED},
+    SessionState.WARMING: _ANYWHERE | {SessionState.PLAYING, SessionState.PAUSED},
+    SessionState.PLAYING: _ANYWHERE | {SessionState.PAUSED, SessionState.IDLE},
+    SessionState.PAUSED: _ANYWHERE | {SessionState.PLAYING},
+    SessionState.IDLE: _ANYWHERE | {SessionState.PLAYING, SessionState.PAUSED},
+    SessionState.LOST: {SessionState.QUEUED, SessionState.ENDED},
     SessionState.ENDED: set(),
 }
 
@@ -75,9 +81,10 @@ class ActionMailbox:
         self._seq = 0
         self._time_s = 0.0
 
-    def put(self, vector: NDArray[np.floating], seq: int, time_s: float) -> None:
+    def put(self, vector: NDArray[np.floating], seq: int, time_s: float) -> bool:
         """An encoded action, [A]; its camera part may exceed the limit of one frame (1.0). What it
-        says of attributes is left to `tell`.
+        says of attributes is left to `tell`. True where somebody steers: it differs from what was
+        there before, or holds keys.
 
         Raises ValueError on another shape and on numbers that are not finite.
         """
@@ -85,13 +92,20 @@ class ActionMailbox:
             raise ValueError(f"action has shape {vector.shape}; expected {self._newest.shape}")
         if not np.isfinite(vector).all():
             raise ValueError("action has numbers that are not finite")
-        attributes = self._newest[self._attributes]
+        attributes, before = self._newest[self._attributes], self._newest
         self._newest = vector.astype(np.float32)
         self._newest[self._attributes] = attributes
         self._tapped |= (self._newest[self._keys] > 0.5) & ~self._held
         limit = 1.0 + MAX_CARRIED_FRAMES
         self._turn = np.clip(self._turn + vector[self._camera], -limit, limit)
         self._seq, self._time_s = seq, time_s
+        turned = bool(vector[self._camera].any())
+        return turned or self.is_held or not np.array_equal(before, self._newest)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether any key is."""
+        return bool((self._newest[self._keys] > 0.5).any())
 
     def tell(self, attributes: NDArray[np.float32]) -> None:
         """Attributes of all frames from now on, [k], as `ActionSpace.encode_attributes` gives."""
@@ -128,9 +142,11 @@ class Session:
     """One player's world. Owned by the engine, changed under its lock.
 
     frame_index: of the next frame. slot: place in the runtime memory, None without. num_steps:
-    denoising steps that the player asked for. tick: position of the next frame on the engine's grid
-    of 1/fps. is_drawn: its next frame is being drawn, by an action that was read
-    already. num_skipped: ticks that were left out because the engine was late.
+    denoising steps that the player asked for; num_granted: that it gets now. tick: position of the
+    next frame on the engine's grid of 1/fps; every, offset: which ticks are its own (`next_tick`).
+    is_drawn: its next frame is being drawn, by an action that was read already. steered_s: when
+    somebody last did. change: how much the picture changed from frame to frame, of late.
+    num_skipped: ticks that were left out because the engine was late.
     """
 
     session_id: str
@@ -141,7 +157,12 @@ class Session:
     reason: str = ""
     slot: int | None = None
     frame_index: int = 0
+    num_granted: int = 1
     tick: int = 0
+    every: int = 1
+    offset: int = 0
+    steered_s: float = 0.0
+    change: float = 0.0
     num_skipped: int = 0
     is_drawn: bool = False
 
