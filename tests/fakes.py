@@ -129,12 +129,17 @@ class FakeRuntime:
         self._num_warmed: list[int] = []
         self._places: list[NDArray[np.int64]] = []
         self._pending: list[NDArray[np.int64] | None] = []
+        self._changes: list[float] = []
         self.calls: list[tuple[str, object]] = []
         self.failing: set[int] = set()
 
     @property
     def world(self) -> World:
         return self._world
+
+    @property
+    def kind(self) -> str:
+        return "fake"
 
     @property
     def num_slots(self) -> int:
@@ -145,6 +150,7 @@ class FakeRuntime:
         self._num_warmed = [0] * num_slots
         self._places = [np.zeros(3, np.int64) for _ in range(num_slots)]
         self._pending = [None] * num_slots
+        self._changes = [0.0] * num_slots
 
     def prefill(
         self,
@@ -174,6 +180,7 @@ class FakeRuntime:
         pictures = []
         for slot, action in zip(batch.slots, batch.actions, strict=True):
             place = self._places[slot] + fake_move(action)
+            self._changes[slot] = float(np.abs(fake_move(action)).sum())
             self._pending[slot] = place
             pictures.append(fake_picture(self._world.config, place))
         return np.stack(pictures)
@@ -185,6 +192,9 @@ class FakeRuntime:
                 self.calls.append(("commit", slot))
                 self._work(self._commit_ms)
                 self._places[slot], self._pending[slot] = place, None
+
+    def changes(self, slots: Sequence[int]) -> Sequence[float]:
+        return [self._changes[slot] for slot in slots]
 
     def snapshot(self, slot: int) -> bytes:
         pending = self._pending[slot]

@@ -213,7 +213,7 @@ def test_spare_time_is_spent_where_the_picture_changes_most(
     changes = [random.random() for _ in sessions]
     rung = Rung(1, 2)
     given = [granted(demand, rung, costs) for demand in sessions]
-    steps = spend(sessions, changes, rung, FPS, costs)
+    steps = spend(sessions, changes, given, rung, FPS, costs)
     for demand, before, after in zip(sessions, given, steps, strict=True):
         assert before <= after <= max(before, demand.num_steps)
         assert after == before or not (demand.exact or demand.idle)
@@ -224,6 +224,7 @@ def test_spare_time_is_spent_where_the_picture_changes_most(
     alike.sort(key=lambda i: -changes[i])
     raised = [steps[i] > given[i] for i in alike]
     assert raised == sorted(raised, reverse=True)  # nobody is passed over for a calmer picture
+    assert spend(sessions, changes, steps, rung, FPS, costs) == steps
 
 
 def test_nobody_gets_more_steps_than_asked_for() -> None:

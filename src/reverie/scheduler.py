@@ -15,7 +15,7 @@ import heapq
 import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from reverie.core import Deadline
@@ -131,12 +131,13 @@ class Costs:
         What decides are the milliseconds, with a batch of several dearer by BATCH_GAIN.
         """
         splits = self._splits.setdefault(num_steps, [(0.0, 0.0, 0)])
-        if len(splits) <= count:
-            singles = [
-                (b, self.table[b, num_steps] + self.table.get((b, 0), 0.0))
-                for b in range(1, self.max_batch + 1)
-                if (b, num_steps) in self.table
-            ]
+        if len(splits) > count:
+            return splits[count]
+        singles = [
+            (b, self.table[b, num_steps] + self.table.get((b, 0), 0.0))
+            for b in range(1, self.max_batch + 1)
+            if (b, num_steps) in self.table
+        ]
         while len(splits) <= count:
             n = len(splits)
             splits.append(
@@ -247,7 +248,8 @@ class Ladder:
     """Place in `rungs`, 0 is best."""
     _roomy_s: float = math.inf  # since when there has been room for better
     _dwell_s: float = DWELL_S
-    _rose_s: float = field(default=-math.inf)
+    _rose_s: float = -math.inf
+    _fell_s: float = -math.inf
 
     def update(self, demands: Sequence[Demand], now_s: float, fps: float, costs: Costs) -> Rung:
         """The rung for these sessions from now on."""
@@ -258,7 +260,7 @@ class Ladder:
         ):
             self.level += 1
         if self.level > held:
-            relapsed = now_s - self._rose_s < LONGEST_DWELL_S
+            self._fell_s, relapsed = now_s, now_s - self._rose_s < LONGEST_DWELL_S
             self._dwell_s = min(2 * self._dwell_s, LONGEST_DWELL_S) if relapsed else DWELL_S
         room = 1 - GUARD - HYSTERESIS
         better = ladder[self.level - 1] if self.level else None
@@ -271,10 +273,15 @@ class Ladder:
                 self._rose_s, self._roomy_s = now_s, math.inf
         return ladder[self.level]
 
+    def is_settled(self, now_s: float) -> bool:
+        """Whether it is long enough ago that time ran short to spend what is left of it."""
+        return now_s - self._fell_s >= self._dwell_s
+
 
 def spend(
     demands: Sequence[Demand],
     changes: Sequence[float],
+    held: Sequence[int],
     rung: Rung,
     fps: float,
     costs: Costs,
@@ -282,18 +289,20 @@ def spend(
     """Denoising steps of each session when the time that `rung` leaves is spent where the picture
     changes most: one more step up for as many as there is room for.
 
-    changes: how much each session's picture changes from frame to frame.
+    changes: how much each session's picture changes from frame to frame. held: the steps that each
+    had so far; who had more keeps them rather than others get them.
     """
     steps = [granted(demand, rung, costs) for demand in demands]
     counts = Counter(steps)
-    for i in sorted(range(len(steps)), key=lambda i: -changes[i]):
+    order = [c * (1 + HYSTERESIS * (h > k)) for c, h, k in zip(changes, held, steps, strict=True)]
+    for i in sorted(range(len(steps)), key=lambda i: -order[i]):
         more = min((k for k in costs.steps if steps[i] < k <= demands[i].num_steps), default=None)
         if more is None or demands[i].exact or demands[i].idle:
             continue
         tried = counts + Counter({more: 1})
         tried[steps[i]] -= 1
         busy_ms = sum(costs.all_ms(n, k) for k, n in tried.items())
-        if busy_ms / 1000 * fps > 1 - GUARD - HYSTERESIS:
+        if busy_ms / 1000 * fps > 1 - GUARD - HYSTERESIS * (held[i] < more):
             continue
         counts, steps[i] = tried, more
     return steps

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.core import Action, ActionSpace
+from reverie.core import Action, ActionSpace, ReverieError
 
 MAX_CARRIED_FRAMES = 6
 """A flick of the mouse may take this many frames to play out; what is beyond is dropped."""
@@ -44,6 +44,10 @@ _NEXT = {
 
 class StateError(RuntimeError):
     """A session was asked to go where it cannot go from here."""
+
+
+class FullError(ReverieError):
+    """There is no room for another session now; ask again when one has ended."""
 
 
 def transition(state: SessionState, new: SessionState) -> SessionState:

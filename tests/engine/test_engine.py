@@ -9,7 +9,7 @@ import pytest
 
 from reverie.core import Action, Frame, ReverieError
 from reverie.engine import Engine, Handle
-from reverie.session import SessionState
+from reverie.session import FullError, SessionState
 from tests.engine.bench import Bench
 from tests.fakes import (
     SPACE,
@@ -19,7 +19,7 @@ from tests.fakes import (
     fake_world,
 )
 
-QUEUED, WARMING, PLAYING, PAUSED, ENDED = SessionState
+_, WARMING, PLAYING, PAUSED, IDLE, _, ENDED = SessionState
 
 
 @pytest.fixture
@@ -34,7 +34,6 @@ def encoded(*keys: str, yaw: float = 0.0) -> np.ndarray:
 def test_a_session_warms_then_plays_exactly_the_frames_per_second(bench: Bench) -> None:
     handle = bench.engine.open(seed=7)
     assert handle.state is WARMING
-    assert handle.position is None
     bench.run(0.1)
     assert handle.state is PLAYING
     frames = bench.run(10.0, handle)[handle.session_id]
@@ -49,6 +48,7 @@ def test_a_session_warms_then_plays_exactly_the_frames_per_second(bench: Bench) 
 
 def test_ticks_do_not_drift(bench: Bench) -> None:
     handle = bench.play()
+    handle.act(encoded("forward"), 1, 0.0)  # somebody is there
     frames = bench.run(1000.0, handle)[handle.session_id]
     assert len(frames) == 20_000
     assert frames[-1].started_s - frames[0].started_s == pytest.approx(19_999 / 20, abs=1e-4)
@@ -133,29 +133,23 @@ def test_warming_a_player_makes_nobody_late() -> None:
     assert max(lateness) < 0.009
 
 
-def test_beyond_capacity_one_waits_in_order(bench: Bench) -> None:
-    handles = [bench.engine.open() for _ in range(5)]
-    bench.run(0.5)
-    assert [h.state for h in handles] == [PLAYING] * 2 + [QUEUED] * 3
-    assert [h.position for h in handles] == [None, None, 1, 2, 3]
-    told: list[int | None] = []
-    handles[3].on_frame(lambda: told.append(handles[3].position))
-    handles[0].close()
-    assert handles[2].state is WARMING
-    assert [h.position for h in handles[2:]] == [None, 1, 2]
-    assert told[0] == 1
-    handles[3].close()
-    assert handles[4].position == 1
-    bench.run(0.5)
-    assert handles[2].state is PLAYING
+def test_beyond_capacity_there_is_no_place_until_somebody_leaves(bench: Bench) -> None:
+    first, _ = bench.engine.open(), bench.engine.open()
+    assert not bench.engine.has_room
+    with pytest.raises(FullError, match="every place is taken"):
+        bench.engine.open()
+    first.close()
+    assert bench.engine.has_room
+    assert bench.engine.open().state is WARMING
 
 
 def test_the_costs_decide_how_many_play() -> None:
     bench = Bench(num_slots=4, step_ms=12, commit_ms=8)  # 20 ms a frame, 50 ms a tick
-    handles = [bench.engine.open() for _ in range(4)]
+    handles = [bench.engine.open(), bench.engine.open()]
     assert bench.engine.capacity == 2
+    assert not bench.engine.has_room
     bench.run(1.0)
-    assert [h.state for h in handles] == [PLAYING] * 2 + [QUEUED] * 2
+    assert [h.state for h in handles] == [PLAYING] * 2
     assert sum(h.num_skipped for h in handles) == 0
 
 
@@ -175,11 +169,10 @@ def test_a_slowdown_fades_while_nobody_plays_and_lets_the_next_in(bench: Bench) 
     bench.run(10.0)
     first.pause()
     bench.run(0.1)
-    second = bench.engine.open()
-    bench.run(1.0)
-    assert (bench.engine.capacity, second.state) == (1, QUEUED)
-    bench.run(60.0)
-    assert second.state is PLAYING
+    assert (bench.engine.capacity, bench.engine.has_room) == (1, False)
+    bench.clock.advance(60.0)
+    bench.engine.tick()
+    assert bench.engine.has_room
 
 
 def test_under_load_fewer_steps_before_a_late_frame() -> None:
@@ -191,7 +184,8 @@ def test_under_load_fewer_steps_before_a_late_frame() -> None:
     frames = bench.run(1.0, first, second)
     assert {f.num_steps for fs in frames.values() for f in fs} == {2}
     second.close()
-    bench.run(0.1)
+    assert {f.num_steps for f in bench.run(0.7, first)[first.session_id]} == {2}
+    bench.run(1.5)
     assert {f.num_steps for f in bench.run(0.5, first)[first.session_id]} == {4}
     assert first.num_skipped == 0
 
@@ -275,32 +269,34 @@ def test_restart_in_the_middle_of_the_work_of_the_old_run(bench: Bench, when: st
 
 def test_a_slot_that_changes_hands_in_the_middle_of_a_step(bench: Bench) -> None:
     first, _second = bench.play(seed=1), bench.play(seed=5)
-    third = bench.engine.open(seed=2, start="start-1")
+    third: list[Handle] = []
     original = bench.runtime.step
 
     def interrupted(batch: object) -> np.ndarray:
         pictures = original(batch)  # type: ignore[arg-type]
         bench.runtime.step = original
         first.close()
+        third.append(bench.engine.open(seed=2, start="start-1"))
         return pictures
 
     bench.runtime.step = interrupted
-    frames = bench.run(0.5, first, third)
-    assert frames[first.session_id] == []
+    assert bench.run(0.06, first)[first.session_id] == []
+    frames = bench.run(0.5, *third)
     expected = fake_picture(bench.world.config, np.array([2, 0, 50]))
-    np.testing.assert_array_equal(frames[third.session_id][0].pixels, expected)
+    np.testing.assert_array_equal(frames[third[0].session_id][0].pixels, expected)
 
 
 def test_a_step_that_fails_ends_its_sessions_and_nobody_else(bench: Bench) -> None:
     first, second = bench.play(), bench.play()
-    waiting = bench.engine.open()
     bench.runtime.failing = {0}
     frames = bench.run(0.3, second)[second.session_id]
     assert first.state is ENDED
     assert first.reason == "drawing a frame failed: slot 0 burst"
     assert len(frames) >= 5
-    assert waiting.state is ENDED  # it got the broken slot
-    assert waiting.reason.startswith("preparing the start failed")
+    again = bench.engine.open()  # it gets the broken slot
+    bench.run(0.1)
+    assert again.state is ENDED
+    assert again.reason.startswith("preparing the start failed")
     bench.runtime.failing = set()
     bench.play().close()
 
@@ -351,13 +347,6 @@ def test_what_cannot_be_opened_is_refused_in_one_line(bench: Bench) -> None:
     assert bench.run(0.2, handle)[handle.session_id][-1].num_steps == 2
 
 
-def test_the_queue_has_an_end(bench: Bench) -> None:
-    for _ in range(2 + 64):
-        bench.engine.open()
-    with pytest.raises(ReverieError, match="64 players are waiting already"):
-        bench.engine.open()
-
-
 # On a real thread with a real clock, briefly.
 
 
@@ -387,7 +376,7 @@ def test_a_thread_plays_in_real_time(running: Engine) -> None:
 
 
 def test_stopping_ends_the_thread_and_every_session(running: Engine) -> None:
-    handles = [running.open() for _ in range(6)]
+    handles = [running.open() for _ in range(4)]
     running.stop()
     running.stop()
     assert {h.state for h in handles} == {ENDED}
@@ -399,11 +388,11 @@ def test_stopping_ends_the_thread_and_every_session(running: Engine) -> None:
 
 def test_a_bug_in_the_engine_ends_sessions_but_not_the_thread(running: Engine) -> None:
     def burst() -> None:
-        running._admit = original
+        running._tasks = original
         raise RuntimeError("a bug")
 
     handle = running.open()
-    original, running._admit = running._admit, burst  # type: ignore[method-assign]
+    original, running._tasks = running._tasks, burst  # type: ignore[method-assign]
     deadline_s = time.monotonic() + 5
     while handle.state is not ENDED and time.monotonic() < deadline_s:
         time.sleep(0.005)

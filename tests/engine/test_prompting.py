@@ -51,13 +51,11 @@ def test_a_prompt_that_means_nothing_changes_nothing() -> None:
     assert told(prompted)["weather"] == "clear"
 
 
-def test_a_prompt_made_in_the_queue_is_kept() -> None:
+def test_a_prompt_made_while_it_warms_is_kept() -> None:
     bench = Bench(num_slots=1, space=PROMPTED)
-    first = bench.play()
-    second = bench.engine.open()
-    second.prompt("rain")
-    first.close()
-    bench.run(0.2, second)
+    handle = bench.engine.open()
+    handle.prompt("rain")
+    bench.run(0.2, handle)
     assert told(bench)["weather"] == "rain"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -64,6 +65,10 @@ class LandscapeRuntime:
         self.world = self._make_world()
 
     @property
+    def kind(self) -> str:
+        return "landscape"
+
+    @property
     def num_slots(self) -> int:
         return len(self._slots)
 
@@ -100,11 +105,14 @@ class LandscapeRuntime:
     def commit(self, slots: Sequence[int]) -> None:
         time.sleep(self._commit_s)
 
+    def changes(self, slots: Sequence[int]) -> Sequence[float]:
+        return [0.0] * len(slots)
+
     def snapshot(self, slot: int) -> bytes:
-        raise NotImplementedError
+        return pickle.dumps(self._slots[slot])
 
     def restore(self, slot: int, snapshot: bytes) -> None:
-        raise NotImplementedError
+        self._slots[slot] = pickle.loads(snapshot)
 
     def cost_table(self) -> CostTable:
         # What it takes, not what it pretends: several sessions shall fit.

@@ -309,7 +309,7 @@ def test_waiting_in_the_queue_is_no_silence():
 
 
 def test_a_full_queue_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("reverie.engine.engine.MAX_WAITING", 1)
+    monkeypatch.setattr("reverie.server.waiting_room.MAX_WAITING", 1)
     with served(num_slots=1) as (url, _), player(url) as first:
         first.frame()
         with player(url) as second, player(url) as third:

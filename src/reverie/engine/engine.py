@@ -1,9 +1,9 @@
 """The running machine: one thread per device that does schedule -> run -> publish -> commit.
 
-A player's way through it: `open` gives a `Handle`. The session waits for a slot (queued), its slot
-is filled with the start's frames bit by bit in spare time (warming), then a frame is drawn at every
-tick of a grid of exactly 1/fps on the monotonic clock (playing). Between the engine's thread and
-everybody else there are only mailboxes with one element: the newest action goes in, the newest
+A player's way through it: `open` gives a `Handle`, if there is room. Its slot is filled with the
+start's frames bit by bit in spare time, or with what was saved (warming), then a frame is drawn at
+every tick of a grid of exactly 1/fps on the monotonic clock (playing). Between the engine's thread
+and everybody else there are only mailboxes with one element: the newest action goes in, the newest
 frame comes out.
 """
 
@@ -14,27 +14,63 @@ import logging
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reverie.core import Deadline, Frame, ReverieError
 from reverie.engine.cache_pool import Slots
 from reverie.engine.handle import Handle, Prompted
+from reverie.engine.replay import ActionLog, Replay
 from reverie.engine.runtime import Batch, Runtime
-from reverie.scheduler import Costs, Plan, Task, capacity, ladder, next_tick, rung, schedule
-from reverie.session import ActionMailbox, Reading, Session, SessionState
+from reverie.engine.saves import SavedSession
+from reverie.scheduler import (
+    IDLE_EVERY,
+    Costs,
+    Demand,
+    Ladder,
+    Plan,
+    Task,
+    capacity,
+    granted,
+    has_room,
+    load,
+    next_tick,
+    schedule,
+    spend,
+)
+from reverie.session import ActionMailbox, FullError, Reading, Session, SessionState
 from reverie.world import Start, World
 
-MAX_WAITING = 64
 PATIENCE_S = 0.25
 """A session that is warming gets its turn after this long, even if somebody's frame is late."""
-RECHECK_S = 0.5
-"""How often the engine looks whether there is room for those who wait, while nobody plays."""
+IDLE_S = 30.0
+"""A session that nobody steered for so long is drawn less often."""
+SMOOTHING = 0.1
+"""Part of a session's `change` that is its newest frame's."""
+
+_DRAWN = (SessionState.PLAYING, SessionState.IDLE)
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """level: of quality, 0 is best; num_levels: that there are. load: part of every period that the
+    device is busy, at the 99th percentile. slowdown: of the device against its cost table.
+    capacity: sessions that it can have. has_room: for one more.
+    """
+
+    level: int = 0
+    num_levels: int = 1
+    load: float = 0.0
+    slowdown: float = 1.0
+    capacity: int = 0
+    num_active: int = 0
+    has_room: bool = False
 
 
 class Engine:
@@ -59,15 +95,17 @@ class Engine:
         self._clock = clock
         self._fps = float(world.config.fps)
         self._origin_s = 0.0
-        self._observed_s = 0.0  # up to when the costs have learned or rested
-        self._limit = max(world.config.denoising_steps)
+        self._ladder = Ladder()
+        self._status = EngineStatus()
+        self._period = -1  # of the grid, that the ladder was asked for last
+        self._spent: object = None  # for what time was spent last
+        self._busy_until_s = 0.0
         self._wake = threading.Condition()
         self._called = False
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._ids = count(1)
         self._active: list[Handle] = []
-        self._waiting: deque[Handle] = deque()
         self._uncommitted: list[int] = []
 
     # Life.
@@ -78,7 +116,7 @@ class Engine:
             self.runtime.allocate(self._num_slots)
         with self._wake:
             self.costs = Costs(self.runtime.cost_table())
-            self._origin_s = self._observed_s = self._clock()
+            self._origin_s = self._busy_until_s = self._clock()
 
     def start(self) -> None:
         """Prepare, then play on a thread of its own until `stop`."""
@@ -97,7 +135,7 @@ class Engine:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         self._thread = None
-        self._end([*self._active, *self._waiting], "the engine stopped")
+        self._end([*self._active], "the engine stopped")
 
     def __enter__(self) -> Engine:
         self.start()
@@ -116,23 +154,45 @@ class Engine:
         return len(self._active)
 
     @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
+    def has_room(self) -> bool:
+        """Whether `open` would give a place now: a slot is free, and every deadline still holds."""
+        if self.costs is None or self._stopping or not self._slots.can_allocate():
+            return False
+        holders = [self._demand(handle) for handle in self._active]
+        newcomer = Demand(min(self.world.config.denoising_steps))
+        return has_room(holders, newcomer, self._fps, self.costs)
+
+    @property
+    def status(self) -> EngineStatus:
+        """As it was at the newest tick, with the places as they are now."""
+        with self._wake:
+            places = (self.capacity, len(self._active), self.has_room)
+            now = self._status
+        return EngineStatus(now.level, now.num_levels, now.load, now.slowdown, *places)
 
     def open(
         self,
         start: str | Start | None = None,
         seed: int | None = None,
         num_steps: int | None = None,
+        saved: SavedSession | None = None,
+        replay: Replay | None = None,
     ) -> Handle:
-        """A new session, which waits in the queue if there is no room.
+        """A new session, in a place of its own.
 
         start: name of one of the world's starts, or a clip of one's own; the first one without.
         seed: decides all chance in the session; drawn if not given. num_steps: denoising steps per
-        frame; the fewest the world knows if not given. Raises ReverieError on a start or number of
-        steps that the world does not have, and when the queue is full.
+        frame; the fewest the world knows if not given. saved: go on from there instead. replay:
+        play this first, frame by frame, then the player. Raises FullError when there is no room,
+        and ReverieError on a start, number of steps or replay that the world does not have.
         """
         config = self.world.config
+        if saved is not None:
+            seed, num_steps, replay = saved.seed, saved.num_steps, None
+            start = saved.replay.start if saved.replay else start
+        if replay is not None:
+            check_replay(self.world, replay)
+            start, seed = replay.start, replay.seed
         steps = self._known_steps(min(config.denoising_steps) if num_steps is None else num_steps)
         session = Session(
             f"{next(self._ids):06d}", _seed(seed), steps, ActionMailbox(config.action_space)
@@ -142,10 +202,11 @@ class Engine:
         with self._wake:
             if self._stopping:
                 raise ReverieError("the engine has stopped")
-            if len(self._waiting) >= MAX_WAITING:
-                raise ReverieError(f"{MAX_WAITING} players are waiting already; try again later")
-            self._waiting.append(handle)
-            self._admit()
+            if not self.has_room:
+                raise FullError("every place is taken")
+            session.slot = self._slots.allocate()
+            self._active.append(handle)
+            self._begin(handle, saved, replay)
             self._call()
         return handle  # nobody listens yet, so nobody is told
 
@@ -160,22 +221,19 @@ class Engine:
         assert self.costs is not None, "prepare the engine first"
         with self._wake:
             now_s = self._clock()
-            self._rest(now_s)
-            changed = self._admit()
+            changed = self._begin_period(now_s)
             tasks = self._tasks()
         _notify(changed)
         plan = schedule(tasks, now_s, self.costs)
         opens_s = min((task.opens_s for task in tasks), default=math.inf)
         if plan is not None:
-            # While a frame is due, this warms only whoever waited for longer than PATIENCE_S.
-            if not self._warm(now_s, opens_s):
+            # While a frame is due, these serve only whoever waited for longer than PATIENCE_S.
+            if not (self._keep(now_s, is_busy=True) or self._warm(now_s, opens_s)):
                 self._play(plan)
         elif self._uncommitted:
             self._commit(self._uncommitted)
-        elif not self._warm(now_s, opens_s):
-            if opens_s < math.inf:
-                return max(opens_s - self._clock(), 0.0)
-            return RECHECK_S if self._waiting and self.costs.slowdown > 1 else None
+        elif not (self._keep(now_s) or self._warm(now_s, opens_s)):
+            return max(opens_s - self._clock(), 0.0) if opens_s < math.inf else None
         return 0.0
 
     def _run(self) -> None:
@@ -184,7 +242,7 @@ class Engine:
                 wait_s = self.tick()
             except Exception as error:  # a bug outside of any one session
                 logger.exception("the engine failed")
-                self._end([*self._active, *self._waiting], f"the engine failed: {_line(error)}")
+                self._end([*self._active], f"the engine failed: {_line(error)}")
                 wait_s = 0.1
             if wait_s == 0.0:
                 continue
@@ -193,24 +251,69 @@ class Engine:
                     self._wake.wait(wait_s)
                 self._called = False
 
-    def _rest(self, now_s: float) -> None:
-        """While nobody plays nothing is measured, and an old slowdown must not keep players out."""
+    def _begin_period(self, now_s: float) -> list[Handle]:
+        """Once per tick of the grid: learn from the last one, see who is idle, and decide what
+        quality there is time for. Returns whose state changed.
+        """
         assert self.costs is not None
-        if not any(handle.state is SessionState.PLAYING for handle in self._active):
-            self.costs.rest(now_s - self._observed_s)
-            self._observed_s = now_s
+        period = int((now_s - self._origin_s) * self._fps)
+        if period == self._period:
+            return []
+        self._period = period
+        self.costs.end_period(now_s)
+        drawn = [handle for handle in self._active if handle.state in _DRAWN]
+        idle = [h for h in drawn if self._is_forgotten(h, now_s)]
+        for handle in idle:
+            handle._session.become(SessionState.IDLE)
+            offsets = [h._session.offset for h in drawn if h.state is SessionState.IDLE]
+            handle._session.offset = min(range(IDLE_EVERY[-1]), key=offsets.count)
+        demands = [self._demand(handle) for handle in drawn]
+        rung = self._ladder.update(demands, now_s, self._fps, self.costs)
+        wanted = (rung, tuple(demands), tuple(drawn), period // round(self._fps))
+        if wanted != self._spent:
+            self._spent = wanted
+            changes = [handle._session.change for handle in drawn]
+            steps = [granted(demand, rung, self.costs) for demand in demands]
+            if self._ladder.is_settled(now_s):
+                held = [handle._session.num_granted for handle in drawn]
+                steps = spend(demands, changes, held, rung, self._fps, self.costs)
+            for handle, num_steps in zip(drawn, steps, strict=True):
+                handle._session.num_granted = num_steps
+        for handle in drawn:
+            is_idle = handle.state is SessionState.IDLE
+            handle._session.every = rung.idle_every if is_idle else 1
+        busy = load(demands, rung, self._fps, self.costs)
+        levels = len(self.costs.steps) + 1
+        self._status = EngineStatus(self._ladder.level, levels, busy, self.costs.slowdown)
+        return idle
+
+    def _is_forgotten(self, handle: Handle, now_s: float) -> bool:
+        session = handle._session
+        if session.state is not SessionState.PLAYING or handle._script:
+            return False
+        return now_s - session.steered_s > IDLE_S and not session.mailbox.is_held
+
+    def _demand(self, handle: Handle) -> Demand:
+        session = handle._session
+        if handle._script:
+            return Demand(handle._script[0][1], exact=True)
+        return Demand(
+            session.num_steps, idle=session.state is SessionState.IDLE, offset=session.offset
+        )
 
     def _tasks(self) -> list[Task]:
         """The next frame of every session that plays."""
-        assert self.costs is not None
-        playing = [h._session for h in self._active if h.state is SessionState.PLAYING]
-        requested = [session.num_steps for session in playing]
-        self._limit = ladder(requested, self._limit, self._fps, self.costs)
         tasks = []
-        for session in playing:
+        for handle in self._active:
+            if handle.state not in _DRAWN:
+                continue
+            session = handle._session
             opens_s = self._origin_s + session.tick / self._fps
             deadline = Deadline(self._origin_s + (session.tick + 1) / self._fps, session.session_id)
-            tasks.append(Task(deadline, opens_s, rung(session.num_steps, self._limit, self.costs)))
+            if handle._script:
+                tasks.append(Task(deadline, opens_s, handle._script[0][1], exact=True))
+            else:
+                tasks.append(Task(deadline, opens_s, session.num_granted))
         return tasks
 
     def _play(self, plan: Plan) -> None:
@@ -225,6 +328,8 @@ class Engine:
         if batch is None:
             return
         started_s = self._clock()
+        opened_s = self._origin_s + handles[0]._session.tick / self._fps
+        began_s = min(max(opened_s, self._busy_until_s), started_s)  # when it could have started
         try:
             pictures = self.runtime.step(batch)
         except Exception as error:
@@ -237,20 +342,21 @@ class Engine:
             Frame(pixels, i, reading.seq, reading.time_s, started_s, finished_s, plan.num_steps)
             for pixels, i, reading in zip(pictures, batch.frame_indices, readings, strict=True)
         ]
-        self._publish(handles, frames)
-        self.costs.observe(len(handles), plan.num_steps, (finished_s - started_s) * 1000)
-        self._observed_s = finished_s
+        changes = self.runtime.changes(batch.slots)
+        self._publish(handles, frames, batch, changes)
+        self.costs.observe(len(handles), plan.num_steps, (finished_s - began_s) * 1000)
+        self._busy_until_s = finished_s
 
     def _read(
         self, handles: Sequence[Handle], num_steps: int
     ) -> tuple[list[Handle], Batch | None, list[Reading]]:
         """The batch with the newest actions, of those handles that still play."""
         with self._wake:
-            handles = [h for h in handles if h.state is SessionState.PLAYING]
+            handles = [h for h in handles if h.state in _DRAWN and h._fits(num_steps)]
             if not handles:
                 return [], None, []
             sessions = [handle._session for handle in handles]
-            readings = [session.mailbox.read() for session in sessions]
+            readings = [handle._read() for handle in handles]
             for session in sessions:
                 session.is_drawn = True
             batch = Batch(
@@ -262,34 +368,67 @@ class Engine:
             )
         return handles, batch, readings
 
-    def _publish(self, handles: Sequence[Handle], frames: Sequence[Frame]) -> None:
+    def _publish(
+        self,
+        handles: Sequence[Handle],
+        frames: Sequence[Frame],
+        batch: Batch,
+        changes: Sequence[float],
+    ) -> None:
         published = []
         with self._wake:
-            for handle, frame in zip(handles, frames, strict=True):
+            for i, (handle, frame) in enumerate(zip(handles, frames, strict=True)):
                 session = handle._session
                 session.is_drawn = False
-                if session.state not in (SessionState.PLAYING, SessionState.PAUSED):
+                if session.state not in (*_DRAWN, SessionState.PAUSED):
                     continue  # ended or restarted while its frame was drawn
                 session.frame_index += 1
+                session.change += SMOOTHING * (changes[i] - session.change)
                 started_s, finished_s = (
                     t - self._origin_s for t in (frame.started_s, frame.finished_s)
                 )
-                tick = next_tick(session.tick, started_s, finished_s, self._fps)
-                session.num_skipped += tick - session.tick - 1
+                own = (session.every, session.offset)
+                tick = next_tick(session.tick, started_s, finished_s, self._fps, *own)
+                session.num_skipped += (tick - session.tick - 1) // session.every
                 session.tick = tick
-                handle._frame = frame
+                handle._publish(frame, batch.actions[i])
                 published.append(handle)
         _notify(published)
 
     def _commit(self, slots: Sequence[int]) -> None:
         slots = tuple(slots)
         self._uncommitted = [slot for slot in self._uncommitted if slot not in slots]
+        began_s = self._clock()
         try:
             self.runtime.commit(slots)
         except Exception as error:
             logger.exception("a commit failed")
             failed = [h for h in self._active if h._session.slot in slots]
             self._end(failed, f"remembering a frame failed: {_line(error)}")
+        self._busy_until_s = self._clock()
+        assert self.costs is not None
+        self.costs.observe(len(slots), 0, (self._busy_until_s - began_s) * 1000)
+
+    def _keep(self, now_s: float, is_busy: bool = False) -> bool:
+        """Take the snapshot that somebody asked for, or that a second of play is remembered by."""
+        with self._wake:
+            asked = [h for h in self._active if h._is_kept(self._fps, now_s, is_busy)]
+            if not asked:
+                return False
+            handle = asked[0]
+            slot, epoch = _slot(handle), handle._epoch
+        try:
+            snapshot = self.runtime.snapshot(slot)
+        except Exception as error:
+            logger.exception("a snapshot failed")
+            self._end([handle], f"remembering the session failed: {_line(error)}")
+            return True
+        with self._wake:
+            answers = handle._remember(snapshot) if handle._epoch == epoch else []
+            self._busy_until_s = self._clock()
+        for answer in answers:
+            answer()
+        return True
 
     def _warm(self, now_s: float, opens_s: float) -> bool:
         """Prefill one frame of a session that is warming, if there is time before the next tick."""
@@ -303,22 +442,26 @@ class Engine:
             if opens_s - now_s < needed_s and now_s - handle._warmed_s < PATIENCE_S:
                 return False
             session, clip, i = handle._session, handle._start, handle._num_warmed
-            epoch, slot, seed = handle._epoch, _slot(handle), session.seed
+            epoch, slot, seed, saved = handle._epoch, _slot(handle), session.seed, handle._saved
         frame, action = clip.frames[i : i + 1], clip.actions[i : i + 1]
         try:
-            first = i - len(clip.frames)
-            self.runtime.prefill(slot, frame, action, seed, first, clip.pitch_deg)
+            if saved is not None:
+                self.runtime.restore(slot, saved.snapshot)
+            else:
+                first = i - len(clip.frames)
+                self.runtime.prefill(slot, frame, action, seed, first, clip.pitch_deg)
         except Exception as error:
             logger.exception("a prefill failed")
             self._end([handle], f"preparing the start failed: {_line(error)}")
             return True
         with self._wake:
-            handle._warmed_s = self._clock()
+            handle._warmed_s = self._busy_until_s = self._clock()
             if session.state is not SessionState.WARMING or handle._epoch != epoch:
                 return True  # closed or restarted meanwhile
             handle._num_warmed += 1
-            if handle._num_warmed < len(clip.frames):
+            if saved is None and handle._num_warmed < len(clip.frames):
                 return True
+            handle._saved = None
             session.become(SessionState.PAUSED if handle._wants_pause else SessionState.PLAYING)
             self._join_grid(session)
         handle._notify()
@@ -327,12 +470,12 @@ class Engine:
     # What handles ask for. All under the lock; callbacks after it.
 
     def _pause(self, handle: Handle, wants_pause: bool) -> None:
-        old, new = SessionState.PLAYING, SessionState.PAUSED
+        old, new = _DRAWN, SessionState.PAUSED
         if not wants_pause:
-            old, new = new, old
+            old, new = (SessionState.PAUSED,), SessionState.PLAYING
         with self._wake:
             handle._wants_pause = wants_pause
-            if handle.state is not old:
+            if handle.state not in old:
                 return
             handle._session.become(new)
             handle._session.mailbox.clear()
@@ -348,8 +491,7 @@ class Engine:
                 return
             handle._start, session.seed = clip, _seed(seed)
             self._forget_prompts(handle)
-            if session.state is not SessionState.QUEUED:
-                self._begin_warming(handle)
+            self._begin(handle)
             self._call()
         handle._notify()
 
@@ -368,18 +510,67 @@ class Engine:
             session.mailbox.tell(space.encode_attributes(now))
             return Prompted(wished, session.frame_index + session.is_drawn)
 
-    def _begin_warming(self, handle: Handle) -> None:
+    def _steer(self, handle: Handle, action: NDArray[np.floating], seq: int, time_s: float) -> None:
+        with self._wake:
+            session = handle._session
+            if not session.mailbox.put(action, seq, time_s):
+                return
+            session.steered_s = self._clock()
+            if session.state is not SessionState.IDLE:
+                return
+            session.become(SessionState.PLAYING)
+            session.every = 1
+            self._join_grid(session)
+            self._call()
+        handle._notify()
+
+    def _rewind(self, handle: Handle, seconds: float) -> None:
+        with self._wake:
+            if handle.state not in (*_DRAWN, SessionState.PAUSED):
+                return
+            saved = handle._moment(handle._session.frame_index - round(seconds * self._fps))
+            if saved is None:
+                return
+            self._begin(handle, saved)
+            self._call()
+        handle._notify()
+
+    def _save(self, handle: Handle, answer: Callable[[SavedSession | None], None]) -> None:
+        with self._wake:
+            is_there = handle.state in (*_DRAWN, SessionState.PAUSED) or handle._saved is not None
+            if is_there:
+                handle._answers.append(answer)
+                handle._asked_s = self._clock()
+                self._call()
+        if not is_there:
+            answer(None)
+
+    def _begin(
+        self, handle: Handle, saved: SavedSession | None = None, replay: Replay | None = None
+    ) -> None:
+        """Warm its slot: from the start, or from what was saved."""
         session = handle._session
         if session.state is not SessionState.WARMING:
             session.become(SessionState.WARMING)
         session.mailbox.clear()
-        session.frame_index, session.is_drawn = 0, False
-        handle._frame, handle._num_warmed = None, 0
-        handle._warmed_s = self._clock()
+        session.frame_index, session.is_drawn, session.every = 0, False, 1
+        handle._frame, handle._num_warmed, handle._saved = None, 0, saved
+        handle._warmed_s = session.steered_s = self._clock()
         handle._epoch += 1
+        handle._script.clear()
+        if saved is not None:
+            space = self.world.config.action_space
+            session.frame_index = saved.frame_index
+            session.mailbox.tell(space.encode_attributes(saved.attributes))
+            handle._go_on_from(saved)
+            return
+        handle._newest, handle._log = None, ActionLog()
+        handle._moments.clear()
+        if replay is not None:
+            handle._script.extend(replay.log)
 
     def _end(self, handles: Sequence[Handle], reason: str) -> None:
-        ended = []
+        ended, answers = [], []
         with self._wake:
             for handle in handles:
                 session = handle._session
@@ -391,26 +582,13 @@ class Engine:
                     session.slot = None
                 with contextlib.suppress(ValueError):
                     self._active.remove(handle)
-                with contextlib.suppress(ValueError):
-                    self._waiting.remove(handle)
+                answers += handle._forget()
                 ended.append(handle)
-            changed = [*self._waiting, *self._admit()]  # others moved up
+            self._spent = None  # it knows who played
             self._call()
-        _notify([*ended, *changed])
-
-    def _admit(self) -> list[Handle]:
-        """Give free slots to those who wait longest. Returns whose state or position changed."""
-        if not self._waiting or not self._slots.can_allocate():
-            return []
-        before = len(self._waiting)
-        changed = list(self._waiting)
-        room = self.capacity
-        while self._waiting and len(self._active) < room and self._slots.can_allocate():
-            handle = self._waiting.popleft()
-            handle._session.slot = self._slots.allocate()
-            self._active.append(handle)
-            self._begin_warming(handle)
-        return changed if len(self._waiting) < before else []
+        for answer in answers:
+            answer(None)
+        _notify(ended)
 
     def _join_grid(self, session: Session) -> None:
         elapsed_s = self._clock() - self._origin_s
@@ -419,12 +597,6 @@ class Engine:
     def _call(self) -> None:
         self._called = True
         self._wake.notify_all()
-
-    def _position(self, handle: Handle) -> int | None:
-        with self._wake:
-            if handle not in self._waiting:
-                return None
-            return self._waiting.index(handle) + 1
 
     def _find_start(self, start: str | Start | None) -> Start:
         return start if isinstance(start, Start) else self.world.find_start(start)
@@ -436,6 +608,26 @@ class Engine:
                 f"{num_steps!r} denoising steps; this world was trained for {list(known)}"
             )
         return num_steps
+
+
+def check_replay(world: World, replay: Replay) -> None:
+    """Raises ReverieError unless the replay is one of this world."""
+    config = world.config
+    if replay.fingerprint != world.fingerprint[: len(replay.fingerprint)] or not replay.fingerprint:
+        raise ReverieError(
+            f"the replay is of another world, or of other weights of it: {replay.world!r:.60}; "
+            f"this one is {config.name!r}"
+        )
+    if replay.width != config.action_space.width:
+        raise ReverieError(
+            f"the replay has actions of width {replay.width}; expected {config.action_space.width}"
+        )
+    unknown = {k for _, k in replay.log} - set(config.denoising_steps)
+    if unknown:
+        raise ReverieError(
+            f"the replay has {sorted(unknown)} denoising steps; {config.name} has "
+            f"{list(config.denoising_steps)}"
+        )
 
 
 def _slot(handle: Handle) -> int:

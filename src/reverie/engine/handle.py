@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reverie.core import Frame
-from reverie.session import Session, SessionState
+from reverie.engine.replay import ActionLog, Replay
+from reverie.engine.saves import SavedSession
+from reverie.session import Reading, Session, SessionState
 from reverie.world import Start
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
+
+HISTORY_S = 10
+"""How far back a player can go: one moment is kept for each of these seconds."""
+_PATIENCE_S = 0.1
+"""Whoever asks for a snapshot gets it after this long, even if somebody's frame is late."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +50,13 @@ class Handle:
         self._num_warmed = 0  # frames of the start that are in the slot already
         self._warmed_s = 0.0  # when the last of them was put there
         self._epoch = 0  # counts beginnings, so that work for an older one is recognised
+        self._saved: SavedSession | None = None  # to be restored, instead of the start
+        self._script: deque[tuple[NDArray[np.float32], int]] = deque()  # of a replay, yet to come
+        self._log = ActionLog()
+        self._moments: deque[SavedSession] = deque(maxlen=HISTORY_S + 1)
+        self._newest: Frame | None = None
+        self._answers: list[Callable[[SavedSession | None], None]] = []  # who asked for a snapshot
+        self._asked_s = 0.0
 
     @property
     def state(self) -> SessionState:
@@ -62,19 +80,13 @@ class Handle:
         """Frames that were left out because the engine was late."""
         return self._session.num_skipped
 
-    @property
-    def position(self) -> int | None:
-        """Place in the waiting queue, from 1; None once the session has a slot."""
-        return self._engine._position(self)
-
     def act(self, action: NDArray[np.floating], seq: int, time_s: float) -> None:
         """The player's newest action: an encoded vector [A] whose camera part may exceed 1.
 
         seq: of the action, echoed by the frame that answers it. time_s: monotonic, of its arrival.
         Raises ValueError on another shape and on numbers that are not finite.
         """
-        with self._engine._wake:
-            self._session.mailbox.put(action, seq, time_s)
+        self._engine._steer(self, action, seq, time_s)
 
     def take(self) -> Frame | None:
         """The newest frame that nobody took yet; older ones are gone."""
@@ -112,6 +124,16 @@ class Handle:
         """Begin again, from another start if given. Raises ReverieError if there is none such."""
         self._engine._restart(self, start, seed)
 
+    def rewind(self, seconds: float) -> None:
+        """Go back by this long, as far as is remembered, to the nearest second before."""
+        self._engine._rewind(self, seconds)
+
+    def save(self, answer: Callable[[SavedSession | None], None]) -> None:
+        """Have `answer` called with the session as it is, on the engine's thread; with None if it
+        has drawn nothing yet, or has ended.
+        """
+        self._engine._save(self, answer)
+
     def close(self, reason: str = "closed") -> None:
         """Give the slot to the next in the queue. A second time does nothing."""
         self._engine._end([self], reason)
@@ -122,3 +144,99 @@ class Handle:
                 callback()
             except Exception:  # a player's end that fails must not stop the others
                 logger.exception("a callback of session %s failed", self.session_id)
+
+    # The engine's side. All under its lock.
+
+    def _publish(self, frame: Frame, vector: NDArray[np.float32]) -> None:
+        self._frame = self._newest = frame
+        self._log.append(vector, frame.num_steps)
+
+    def _fits(self, num_steps: int) -> bool:
+        """Whether it may be drawn in so many steps: a replay, only in as many as it was."""
+        return not self._script or self._script[0][1] == num_steps
+
+    def _read(self) -> Reading:
+        reading = self._session.mailbox.read()
+        if not self._script:
+            return reading
+        vector, _ = self._script.popleft()
+        if not self._script:  # the world stays as it is, and the player goes on
+            columns = self._engine.world.config.action_space.attribute_columns
+            self._session.mailbox.clear()
+            self._session.mailbox.tell(vector[columns])
+        return reading._replace(vector=vector)
+
+    def _is_kept(self, fps: float, now_s: float, is_busy: bool) -> bool:
+        """Whether a snapshot is due, for whoever asked or for the moment of a second."""
+        session = self._session
+        if session.state is SessionState.WARMING or self._newest is None or session.is_drawn:
+            return False
+        if self._answers:
+            return not is_busy or now_s - self._asked_s > _PATIENCE_S
+        last = self._moments[-1].frame_index if self._moments else -fps
+        due = session.frame_index - last
+        return due >= (1.5 * fps if is_busy else fps)
+
+    def _moment(self, frame_index: int) -> SavedSession | None:
+        """The newest moment that is not after this frame, or else the oldest."""
+        before = [saved for saved in self._moments if saved.frame_index <= frame_index]
+        return before[-1] if before else self._moments[0] if self._moments else None
+
+    def _go_on_from(self, saved: SavedSession) -> None:
+        """What follows it is forgotten; what came before it stays, where it was here."""
+        if saved in self._moments:
+            self._log.truncate(saved.frame_index)
+        else:
+            self._log = saved.replay.log.copy() if saved.replay else ActionLog()
+            self._log.whole &= len(self._log) == saved.frame_index
+        while self._moments and self._moments[-1].frame_index > saved.frame_index:
+            self._moments.pop()
+        if saved.frame_index:
+            self._newest = self._frame = Frame(saved.frame, saved.frame_index - 1)
+
+    def _forget(self) -> list[Callable[[SavedSession | None], None]]:
+        """Drop everything of the player. Returns who still waits for a snapshot."""
+        self._newest = self._frame = self._saved = None
+        self._log = ActionLog()
+        self._moments.clear()
+        self._script.clear()
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _replay(self) -> Replay | None:
+        """What was done so far; None where that does not tell the whole session: one that began in
+        a picture, or lasted too long.
+        """
+        world = self._engine.world
+        if not self._log.whole or self._start not in world.starts:
+            return None
+        return Replay(
+            world.config.name,
+            world.fingerprint[:16],
+            self._engine.runtime.kind,
+            self._start.name,
+            self._session.seed,
+            world.config.action_space.width,
+            self._log.copy(),
+        )
+
+    def _remember(self, snapshot: bytes) -> list[Callable[[], None]]:
+        """Keep the moment. Returns the calls that answer who asked."""
+        session = self._session
+        if self._newest is None or session.state is SessionState.ENDED:
+            return []
+        columns = self._engine.world.config.action_space
+        saved = SavedSession(
+            session.seed,
+            session.num_steps,
+            session.frame_index,
+            columns.decode_attributes(session.mailbox.attributes),
+            self._newest.pixels,
+            snapshot,
+        )
+        last = self._moments[-1].frame_index if self._moments else -math.inf
+        if session.frame_index - last >= self._engine.world.config.fps:
+            self._moments.append(saved)
+        whole = replace(saved, replay=self._replay())
+        answers, self._answers = self._answers, []
+        return [partial(answer, whole) for answer in answers]

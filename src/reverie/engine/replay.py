@@ -126,9 +126,12 @@ class Replay:
         about = json.loads(head)
         if about["version"] != LINK_VERSION:
             raise ReverieError(
-                f"replay link of version {about['version']!r:.20}; this Reverie plays {LINK_VERSION}"
+                f"replay link of version {about['version']!r:.20}; "
+                f"this Reverie plays version {LINK_VERSION}"
             )
-        names = [about[key] for key in ("world", "fingerprint", "runtime", "start")]
+        world, fingerprint, runtime, start = names = [
+            about[key] for key in ("world", "fingerprint", "runtime", "start")
+        ]
         numbers = [about[key] for key in ("seed", "width", "runs")]
         if not all(isinstance(name, str) for name in names) or not all(
             type(number) is int and 0 <= number < 2**64 for number in numbers
@@ -148,7 +151,7 @@ class Replay:
             log.append(vector, int(num_steps), int(count))
         if not log.whole:
             raise ReverieError(f"the replay is longer than {MAX_FRAMES} frames")
-        return cls(*names, seed, width, log)
+        return cls(world, fingerprint, runtime, start, seed, width, log)
 
 
 def _unpack(link: str) -> bytes:

@@ -65,6 +65,11 @@ class Runtime(Protocol):
     def world(self) -> World: ...
 
     @property
+    def kind(self) -> str:
+        """Which hardware and numbers: the same kind draws the same bits, and reads snapshots."""
+        ...
+
+    @property
     def num_slots(self) -> int:
         """Sessions that fit; 0 before `allocate`."""
         ...
@@ -99,6 +104,12 @@ class Runtime(Protocol):
 
     def commit(self, slots: Sequence[int]) -> None:
         """Write pending frames of these slots into their caches; others are left alone."""
+        ...
+
+    def changes(self, slots: Sequence[int]) -> Sequence[float]:
+        """How far each slot's newest latents are from those before, root mean square: how much
+        there is to draw. 0 where nothing tells.
+        """
         ...
 
     def snapshot(self, slot: int) -> bytes:

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from reverie.core import MAX_KEYS, ReverieError
+from reverie.server.waiting_room import WaitingRoom
 from reverie.world import OWN_FORMAT
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class EngineHost:
         self._load = load
         self._on_loaded = on_loaded
         self._settled = asyncio.Event()
+        self.room = WaitingRoom()
         self.engine: Engine | None = None
         """The engine, once it is ready."""
         self.failure: BaseException | None = None

@@ -66,6 +66,7 @@ class Player:
         self._unanswered: deque[tuple[int, float]] = deque(maxlen=512)  # (seq, client time)
         self._answered_time_ms = 0.0
         self._answers: deque[bytes] = deque(maxlen=8)  # to prompts; who floods is not told all
+        self._early: deque[protocol.CommandMessage] = deque(maxlen=8)  # before there is a place
         self._last_seq = 0
         self._heard_s = time.monotonic()
         self._previous: Frame | None = None
@@ -87,17 +88,30 @@ class Player:
         engine = await self._host.wait()
         request = PlayRequest.from_query(self._websocket.query_params, engine.world)
         await self._send(protocol.pack_hello(describe(engine.world)))
-        try:
-            session = engine.open(request.start, request.seed, request.num_steps)
-        except ReverieError as error:
-            raise ProtocolError(CloseCode.BUSY, str(error)) from None
-        self._engine, self._session = engine, session
-        try:
-            session.on_frame(self._waker(asyncio.get_running_loop()))
-            await self._write(session, engine.world.config.fps)
-        finally:
-            self._session = None
-            session.close()
+        self._engine = engine
+        room = self._host.room
+        with self._metrics.session_gauge() as count_state:
+
+            async def tell(position: int, wait_s: float | None) -> None:
+                count_state("queued")
+                await self._send(protocol.pack_state("queued", **_place(position, wait_s)))
+
+            wanted = (request.start, request.seed, request.num_steps)
+            try:
+                session = await room.enter(engine, lambda: engine.open(*wanted), tell)
+            except ReverieError as error:
+                raise ProtocolError(CloseCode.BUSY, str(error)) from None
+            self._session = session
+            try:
+                with room.stay():
+                    session.on_frame(self._waker(asyncio.get_running_loop()))
+                    while self._early:
+                        self._handle(self._early.popleft())
+                    await self._write(session, engine.world.config.fps, count_state)
+            finally:
+                self._session = None
+                session.close()
+                room.wake()
 
     def _waker(self, loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
         def wake() -> None:
@@ -108,28 +122,27 @@ class Player:
 
     # Frames out.
 
-    async def _write(self, session: Handle, fps: float) -> None:
+    async def _write(self, session: Handle, fps: float, count_state: Callable[[str], None]) -> None:
         told = None
-        with self._metrics.session_gauge() as count_state:
-            while True:
-                self._news.clear()
-                state = (session.state.value, session.position)
-                if state != told:
-                    told = state
-                    self._heard_s = time.monotonic()  # waiting in the queue was no silence
-                    count_state(state[0])
-                    await self._tell_state(session, *state)
-                while self._answers:
-                    await self._send(self._answers.popleft())
-                room = len(self._in_flight) < self._limits.frames_in_flight
-                frame = session.take() if room else None
-                if frame is not None:
-                    await self._send_frame(frame, fps)
-                    continue
-                self._release_the_silent(state[0])
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_SILENCE_CHECK_S):
-                        await self._news.wait()
+        while True:
+            self._news.clear()
+            state = session.state.value
+            if state != told:
+                told = state
+                self._heard_s = time.monotonic()  # waiting in the queue was no silence
+                count_state(state)
+                await self._tell_state(session, state)
+            while self._answers:
+                await self._send(self._answers.popleft())
+            room = len(self._in_flight) < self._limits.frames_in_flight
+            frame = session.take() if room else None
+            if frame is not None:
+                await self._send_frame(frame, fps)
+                continue
+            self._release_the_silent(state)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SILENCE_CHECK_S):
+                    await self._news.wait()
 
     async def _send_frame(self, frame: Frame, fps: float) -> None:
         packet = self._codec.encode(frame)
@@ -141,21 +154,19 @@ class Player:
         self._metrics.observe_frame(frame, self._previous, encoded_s, fps)
         self._previous = frame
 
-    async def _tell_state(self, session: Handle, state: str, position: int | None) -> None:
+    async def _tell_state(self, session: Handle, state: str) -> None:
         self._previous = None  # the gap over a pause says nothing about the frame rate
         reason = {"reason": session.reason} if session.reason else {}
-        place = {} if position is None else {"position": position}
-        await self._send(protocol.pack_state(state, **reason, **place))
+        await self._send(protocol.pack_state(state, **reason))
         if state == "ended":
             raise ReverieError(session.reason or "the session ended")
 
     def _release_the_silent(self, state: str) -> None:
-        if state == "queued":
-            return  # holds no place; the transport's pings tell whether anybody is there
         limits = self._limits
-        limit_s = limits.silent_s if state == "playing" else limits.idle_s
+        is_drawn = state in ("playing", "idle")
+        limit_s = limits.silent_s if is_drawn else limits.idle_s
         if time.monotonic() - self._heard_s > limit_s:
-            what = "no sign of life" if state == "playing" else "nobody played"
+            what = "no sign of life" if is_drawn else "nobody played"
             raise ProtocolError(
                 CloseCode.SILENT, f"{what} for {limit_s:g} s; the place was given back"
             )
@@ -180,7 +191,9 @@ class Player:
         if isinstance(message, protocol.AckMessage):
             self._acknowledge(message.frame_index)
         elif self._session is None or self._engine is None:
-            pass  # still warming: there is nothing to steer yet
+            # There is nothing to steer yet; what was commanded takes effect then.
+            if isinstance(message, protocol.CommandMessage):
+                self._early.append(message)
         elif isinstance(message, protocol.ActionMessage):
             self._act(message, self._session, self._engine)
         elif isinstance(message, protocol.PictureMessage):
@@ -244,6 +257,12 @@ class Player:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             await self._send(protocol.pack_error(line))
             await self._websocket.close(code)
+
+
+def _place(position: int, wait_s: float | None) -> dict[str, int]:
+    """What STATE says of a place in the line; expected_wait_s only where it is known."""
+    expected = {} if wait_s is None else {"expected_wait_s": round(wait_s)}
+    return {"position": position, **expected}
 
 
 async def _until_first(*coroutines: Coroutine[object, object, None]) -> None:

@@ -139,6 +139,8 @@ class CpuRuntime:
         self._shown: Floats = np.zeros((0, 0), np.float32)  # of every slot: attributes
         self._refines = "before" in self.shape.decodes
         self._pictures = np.zeros((0, 0, 0, 3), np.uint8)  # of every slot: shown last
+        self._latents = np.zeros((0, 0, 0), np.float32)  # of every slot: drawn last
+        self._changes = np.zeros(0)
         self._pool: CachePool | None = None
         self._passes: dict[tuple[int, int], _Pass] = {}
         self._pending: list[_Pending | None] = []
@@ -163,6 +165,9 @@ class CpuRuntime:
         usual = self._world.config.action_space.encode_attributes({})
         self._shown = np.tile(usual, (num_slots, 1))
         self._pictures = np.zeros((num_slots, *self._world.config.frame_shape), np.uint8)
+        latent_shape = (self.shape.num_tokens, self.shape.num_channels)
+        self._latents = np.zeros((num_slots, *latent_shape), np.float32)
+        self._changes = np.zeros(num_slots)
         if num_slots > 1:
             share = -(-num_slots // self._num_threads)
             sizes = [size for size in GROUPS if size <= share]
@@ -217,6 +222,9 @@ class CpuRuntime:
             )
             latents = self._sample(slots, told, indices, seeds, batch.num_steps, graphs)
             self._pictures[list(slots)] = self._decode(slots, latents, told, shown, graphs)
+            change = np.square(latents - self._latents[list(slots)]).mean((1, 2))
+            self._changes[list(slots)] = np.sqrt(change)
+            self._latents[list(slots)] = latents
             for frame in zip(slots, latents, told, shown, indices, seeds, strict=True):
                 self._pending[frame[0]] = _Pending(*frame[1:])
 
@@ -234,6 +242,10 @@ class CpuRuntime:
 
         self._beside(remember, [slot for slot in slots if self._pending[slot] is not None])
 
+    def changes(self, slots: Sequence[int]) -> Sequence[float]:
+        """See `Runtime.changes`."""
+        return self._changes[list(slots)].tolist()
+
     def snapshot(self, slot: int) -> bytes:
         """See `Runtime.snapshot`."""
         arrays: dict[str, NDArray[Any]] = dict(self._slot_arrays(slot))
@@ -242,11 +254,11 @@ class CpuRuntime:
         if pending is not None:
             arrays |= {"latents": pending.latents, "told": pending.told, "now": pending.shown}
             values = {"frame_index": pending.frame_index, "seed": pending.seed}
-        return pack(self._snapshot_kind, self._world.fingerprint, arrays, values)
+        return pack(self.kind, self._world.fingerprint, arrays, values)
 
     def restore(self, slot: int, snapshot: bytes) -> None:
         """See `Runtime.restore`."""
-        arrays, values = unpack(self._snapshot_kind, self._world.fingerprint, snapshot)
+        arrays, values = unpack(self.kind, self._world.fingerprint, snapshot)
         memory = self._slot_arrays(slot)
         for name, place in memory.items():
             if name not in arrays or arrays[name].shape != place.shape:
@@ -309,7 +321,7 @@ class CpuRuntime:
         return self._wide.cache_type != np.float32
 
     @property
-    def _snapshot_kind(self) -> str:
+    def kind(self) -> str:
         return f"{self._wide.name} slot" + (" in bfloat16" if self._has_halves else "")
 
     @property

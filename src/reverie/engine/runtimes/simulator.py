@@ -62,6 +62,10 @@ class SimulatorRuntime:
         return self._world
 
     @property
+    def kind(self) -> str:
+        return f"simulator {self._env_id}"
+
+    @property
     def num_slots(self) -> int:
         return len(self._slots)
 
@@ -97,6 +101,10 @@ class SimulatorRuntime:
 
     def commit(self, slots: Sequence[int]) -> None:
         """Nothing is pending: a simulator is at the next state when it has drawn it."""
+
+    def changes(self, slots: Sequence[int]) -> Sequence[float]:
+        """Nothing tells, and more steps would not help."""
+        return [0.0] * len(slots)
 
     def snapshot(self, slot: int) -> bytes:
         """The seed and every action since: environments have no common way to tell their state."""

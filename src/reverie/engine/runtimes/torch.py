@@ -128,6 +128,7 @@ class TorchRuntime:
         self._pool: Any = None
         self._owed: list[_Owed | None] = []
         self._latents, self._told = torch.zeros(0), torch.zeros(0)  # of every slot's owed frame
+        self._changes = torch.zeros(0)  # of its latents, against the frame before
         self._shown_last = torch.zeros(0)  # of every slot, where pictures are refined
         self._pitch_deg = np.zeros(0)
         self._shown = np.zeros((0, 0), np.float32)
@@ -155,6 +156,7 @@ class TorchRuntime:
         told_width = config.action_space.told_width
         self._latents = torch.zeros((count, *self._model.latent_shape), device=self._device)
         self._told = torch.zeros((count, told_width), device=self._device)
+        self._changes = torch.zeros(count, device=self._device)
         shape = (count, *config.frame_shape) if self._refines else (count, 0)
         self._shown_last = torch.zeros(shape, dtype=torch.uint8, device=self._device)
         for size in _sizes(num_slots):
@@ -232,6 +234,10 @@ class TorchRuntime:
             self._look(slot, frame.told, frame.shown)
             self._owed[slot] = None
 
+    def changes(self, slots: Sequence[int]) -> Sequence[float]:
+        """See `Runtime.changes`."""
+        return self._changes[list(slots)].tolist()
+
     def snapshot(self, slot: int) -> bytes:
         """See `Runtime.snapshot`."""
         arrays = {name: _array(part) for name, part in self._slot_tensors(slot).items()}
@@ -243,11 +249,11 @@ class TorchRuntime:
             arrays |= {"latents": _array(self._latents[slot]), "told": owed.told}
             arrays["now"] = owed.shown
             values = {"frame_index": owed.frame_index, "seed": owed.seed}
-        return pack(self._snapshot_kind, self._world.fingerprint, arrays, values)
+        return pack(self.kind, self._world.fingerprint, arrays, values)
 
     def restore(self, slot: int, snapshot: bytes) -> None:
         """See `Runtime.restore`."""
-        arrays, values = unpack(self._snapshot_kind, self._world.fingerprint, snapshot)
+        arrays, values = unpack(self.kind, self._world.fingerprint, snapshot)
         memory = self._slot_tensors(slot)
         for name, place in memory.items():
             if name not in arrays or arrays[name].shape != tuple(place.shape):
@@ -331,7 +337,7 @@ class TorchRuntime:
         return isinstance(pictures, Autoencoder) and bool(pictures.config.refiner)
 
     @property
-    def _snapshot_kind(self) -> str:
+    def kind(self) -> str:
         return "torch slot" if self._device.type == "cpu" else f"torch {self._device.type} slot"
 
     @property
@@ -375,6 +381,8 @@ class TorchRuntime:
             desk.frames.copy_(self._decode(latents, desk.shown, slots, desk.turn))
         if self._refines:
             self._shown_last[slots] = desk.frames
+        change = (latents - self._latents[slots]).square().flatten(1).mean(1).sqrt()
+        self._changes[slots] = change
         self._latents[slots], self._told[slots] = latents, desk.told
 
     def _decode(self, latents: Tensor, shown: Tensor, slots: Tensor, turn: Tensor) -> Tensor:
