@@ -19,7 +19,7 @@ export class Notice {
   state(message: StateMessage): void {
     this.clear();
     if (message.state === "warming") this.after(250, () => this.show("The world is waking up"));
-    if (message.state === "queued") this.show(`All places are taken. You are ${nth(message.position ?? 1)} in line`);
+    if (message.state === "queued") this.show(`All places are taken. You are ${nth(message.position ?? 1)} in line${wait(message.expected_wait_s)}`);
   }
 
   trouble(trouble: Trouble): void {
@@ -68,4 +68,10 @@ export function sentence(line: string): string {
 function nth(position: number): string {
   const suffix = { 1: "st", 2: "nd", 3: "rd" }[position % 100 > 10 && position % 100 < 14 ? 0 : position % 10];
   return `${position}${suffix ?? "th"}`;
+}
+
+/** What is known of how long it takes. */
+function wait(seconds: number | undefined): string {
+  if (seconds === undefined) return "";
+  return seconds < 90 ? ", about a minute" : `, about ${Math.round(seconds / 60)} minutes`;
 }

@@ -194,8 +194,10 @@ export class Page {
   }
 
   private stateChanged(message: StateMessage): void {
-    this.setSession(message.state);
-    this.notice.state(message);
+    // Nobody steered for a while: fewer frames, and otherwise nothing that a player need know.
+    const state = message.state === "idle" ? "playing" : message.state;
+    this.setSession(state);
+    this.notice.state({ ...message, state });
     if (message.state !== "playing") this.latency.forget();
     this.drift();
   }

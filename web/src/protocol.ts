@@ -24,12 +24,13 @@ export interface Hello {
   prompts: string[];
 }
 
-export type SessionState = "warming" | "playing" | "paused" | "queued" | "ended";
+export type SessionState = "warming" | "playing" | "idle" | "paused" | "queued" | "ended";
 
 export interface StateMessage {
   state: SessionState;
   reason?: string;
   position?: number;
+  expected_wait_s?: number;
 }
 
 /** The answer to a wish: what it set and the first frame that shows it, or why it did nothing. */

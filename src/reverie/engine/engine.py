@@ -477,9 +477,11 @@ class Engine:
             handle._wants_pause = wants_pause
             if handle.state not in old:
                 return
-            handle._session.become(new)
-            handle._session.mailbox.clear()
-            self._join_grid(handle._session)
+            session = handle._session
+            session.become(new)
+            session.mailbox.clear()
+            session.steered_s, session.every = self._clock(), 1
+            self._join_grid(session)
             self._call()
         handle._notify()
 

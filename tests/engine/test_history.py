@@ -1,0 +1,280 @@
+"""Going back, going on, and playing again: what a session is besides its newest frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from reverie.core import Action, Frame, ReverieError
+from reverie.engine import Engine, Handle, Replay, SavedSession
+from reverie.engine.replay import MAX_FRAMES, ActionLog
+from reverie.session import SessionState
+from tests.engine.bench import Bench
+from tests.fakes import SPACE, fake_config, fake_world
+
+_, WARMING, PLAYING, PAUSED, IDLE, _, ENDED = SessionState
+
+
+def encoded(*keys: str, yaw: float = 0.0) -> np.ndarray:
+    return SPACE.encode(Action(keys, (yaw, 0)))
+
+
+def wander(bench: Bench, handle: Handle, seconds: float, seed: int = 0) -> list[Frame]:
+    """Play as a person might; returns every frame."""
+    random, frames = np.random.default_rng(seed), []
+    for seq in range(round(seconds / 0.2)):
+        keys = ["forward"] if random.random() < 0.6 else []
+        handle.act(encoded(*keys, yaw=float(random.integers(-9, 10))), seq + 1, bench.clock())
+        frames += bench.run(0.2, handle)[handle.session_id]
+    return frames
+
+
+def saved_by(bench: Bench, handle: Handle) -> SavedSession:
+    answers: list[SavedSession | None] = []
+    handle.save(answers.append)
+    bench.run(0.2)
+    (saved,) = answers
+    assert saved is not None
+    return saved
+
+
+def test_a_session_that_nobody_steers_is_drawn_half_as_often_until_somebody_does() -> None:
+    bench = Bench()
+    handle = bench.play()
+    told: list[SessionState] = []
+    handle.on_frame(lambda: told.append(handle.state))
+    assert len(bench.run(29, handle)[handle.session_id]) == 29 * 20
+    handle.act(encoded(), 1, bench.clock())  # says that nothing is held: no steering
+    bench.run(2, handle)
+    assert handle.state is told[-1] is IDLE
+    assert len(bench.run(10, handle)[handle.session_id]) == 100
+    assert handle.num_skipped == 0
+    handle.act(encoded("forward"), 2, bench.clock())
+    assert handle.state is told[-1] is PLAYING
+    frames = bench.run(0.5, handle)[handle.session_id]
+    assert len(frames) == 10
+    assert frames[0].action_seq == 2
+    bench.run(100)
+    assert handle.state is PLAYING  # a key that is held is a player who is there
+
+
+def test_idle_sessions_take_turns() -> None:
+    bench = Bench(num_slots=4, step_ms=4, commit_ms=1)
+    handles = [bench.play() for _ in range(4)]
+    bench.run(32)
+    assert {h.state for h in handles} == {IDLE}
+    assert sorted(h._session.offset for h in handles) == [0, 1, 2, 3]
+    bench.run(0.12, *handles)
+    frames = bench.run(1, *handles)
+    starts = np.array([f.started_s for fs in frames.values() for f in fs])
+    in_tick = np.bincount(np.floor((starts - 1000) * 20 + 1e-3).astype(int) % 20)
+    assert set(in_tick) == {2}
+
+
+def test_an_idle_session_pauses_and_goes_on() -> None:
+    bench = Bench()
+    handle = bench.play()
+    bench.run(31, handle)
+    handle.pause()
+    assert handle.state is PAUSED
+    handle.resume()
+    assert len(bench.run(1.0, handle)[handle.session_id]) == 20
+
+
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_rewinding_goes_back_to_what_was_seen_then(is_paused: bool) -> None:
+    bench = Bench()
+    handle = bench.play(seed=3)
+    before = {f.frame_index: f for f in wander(bench, handle, 8)}
+    if is_paused:
+        handle.pause()
+    handle.rewind(3.0)
+    assert handle.state is WARMING
+    seen = bench.run(0.1, handle)[handle.session_id]
+    assert (handle.state is PAUSED) == is_paused
+    newest = max(before)
+    assert newest - 80 <= seen[0].frame_index <= newest - 60
+    np.testing.assert_array_equal(seen[0].pixels, before[seen[0].frame_index].pixels)
+    handle.resume()
+    after = wander(bench, handle, 1, seed=9)
+    assert [f.frame_index for f in after] == list(
+        range(after[0].frame_index, after[0].frame_index + len(after))
+    )
+    handle.rewind(1000.0)  # as far as is remembered
+    assert bench.run(0.1, handle)[handle.session_id][0].frame_index == 0
+
+
+def test_no_more_is_remembered_than_ten_seconds() -> None:
+    bench = Bench()
+    handle = bench.play()
+    last = wander(bench, handle, 30)[-1].frame_index
+    handle.rewind(1000.0)
+    seen = bench.run(0.06, handle)[handle.session_id]
+    assert last - 11 * 20 <= seen[0].frame_index <= last - 10 * 20
+
+
+def test_remembering_makes_nobody_late() -> None:
+    bench = Bench(num_slots=2, step_ms=11, commit_ms=10)
+    handles = [bench.play() for _ in range(2)]
+    bench.run(20)
+    assert [h.num_skipped for h in handles] == [0, 0]
+    assert all(len(h._moments) == 11 for h in handles)
+
+
+def test_a_saved_session_goes_on_in_another_engine_bit_for_bit() -> None:
+    bench, other = Bench(), Bench()
+    handle = bench.play(seed=5, start="start-1")
+    wander(bench, handle, 3)
+    handle.pause()
+    data = saved_by(bench, handle).to_bytes(bench.world)
+    handle.resume()
+    saved = SavedSession.from_bytes(other.world, data)
+    again = other.engine.open(saved=saved)
+    assert again.state is WARMING
+    first = other.run(0.06, again)[again.session_id][0]
+    np.testing.assert_array_equal(first.pixels, saved.frame)
+    expected, found = wander(bench, handle, 2, seed=4), wander(other, again, 2, seed=4)
+    found = [f for f in found if f.frame_index > first.frame_index][: len(expected)]
+    by_index = {f.frame_index: f.pixels for f in expected}
+    same = [f for f in found if f.frame_index in by_index]
+    assert len(same) > 30
+    assert again.seed == 5
+
+
+def test_a_session_that_drew_nothing_has_nothing_to_save() -> None:
+    bench = Bench()
+    answers: list[SavedSession | None] = []
+    handle = bench.engine.open()
+    handle.save(answers.append)
+    handle.close()
+    handle.save(answers.append)
+    other = bench.play()
+    other.save(answers.append)
+    other.close()
+    assert answers == [None, None, None]
+
+
+def drawn(bench: Bench, replay: Replay) -> list[Frame]:
+    handle = bench.engine.open(replay=replay)
+    return bench.run(len(replay.log) / 20 + 1, handle)[handle.session_id][: len(replay.log)]
+
+
+def test_a_link_plays_a_session_again_bit_for_bit() -> None:
+    bench = Bench()
+    handle = bench.play(seed=8, start="start-1", num_steps=2)
+    first = wander(bench, handle, 5)
+    handle.rewind(2.0)
+    bench.run(0.06)
+    kept = len(handle._log)
+    second = wander(bench, handle, 3, seed=2)
+    replay = saved_by(bench, handle).replay
+    assert replay is not None
+    assert len(replay.to_link()) < 2000
+    frames = drawn(Bench(), Replay.from_link(replay.to_link()))
+    assert [f.frame_index for f in frames] == list(range(len(replay.log)))
+    truth = {f.frame_index: f for f in first if f.frame_index < kept}
+    truth |= {f.frame_index: f for f in second}
+    assert len(truth) > 100
+    for frame in frames:
+        if frame.frame_index in truth:
+            np.testing.assert_array_equal(frame.pixels, truth[frame.frame_index].pixels)
+            assert frame.num_steps == truth[frame.frame_index].num_steps
+
+
+def test_after_a_replay_the_player_goes_on() -> None:
+    bench, log = Bench(), ActionLog()
+    log.append(encoded("forward"), 1, count=20)
+    about = (bench.world.config.name, bench.world.fingerprint[:16], "fake", "start-0", 1)
+    handle = bench.engine.open(replay=Replay(*about, SPACE.width, log))
+    bench.run(0.5)
+    handle.act(encoded("right", yaw=9), 1, bench.clock())  # not yet
+    frames = bench.run(2.0, handle)[handle.session_id]
+    np.testing.assert_array_equal(frames[-1].pixels, frames[-9].pixels)
+    handle.act(encoded("right"), 2, bench.clock())
+    frames = bench.run(0.5, handle)[handle.session_id]
+    assert (frames[-1].pixels != frames[0].pixels).any()
+
+
+def test_replays_that_do_not_fit_are_refused_in_one_line() -> None:
+    bench, log = Bench(), ActionLog()
+    log.append(encoded(), 3)
+    about = (bench.world.config.name, bench.world.fingerprint[:16], "fake", "start-0", 1)
+    with pytest.raises(ReverieError, match=r"3\] denoising steps"):
+        bench.engine.open(replay=Replay(*about, SPACE.width, log))
+    with pytest.raises(ReverieError, match="actions of width 3"):
+        bench.engine.open(replay=Replay(*about, 3, ActionLog()))
+    with pytest.raises(ReverieError, match="another world"):
+        bench.engine.open(replay=Replay("moon", "ab12", "fake", "start-0", 1, SPACE.width))
+    with pytest.raises(ReverieError, match="no start 'moon'"):
+        bench.engine.open(replay=Replay(*about[:3], "moon", 1, SPACE.width))
+    assert bench.engine.num_active == 0
+
+
+@pytest.mark.parametrize("link", ["", "AAAA", "eJw", "not a link", "é", "A" * 600_000])
+def test_what_is_no_link_is_said_in_one_line(link: str) -> None:
+    with pytest.raises(ReverieError, match="replay link"):
+        Replay.from_link(link)
+
+
+def test_any_byte_that_changed_is_an_error_or_another_session_never_a_crash() -> None:
+    log = ActionLog()
+    for i in range(50):
+        log.append(encoded("forward", yaw=i % 9), 1 + i % 2)
+    link = Replay("fake", "ab", "fake", "start-0", 7, SPACE.width, log).to_link()
+    for i in range(0, len(link), 3):
+        broken = link[:i] + ("A" if link[i] != "A" else "B") + link[i + 1 :]
+        with pytest.raises(ReverieError):
+            Replay.from_link(broken)
+        with pytest.raises(ReverieError):
+            Replay.from_link(link[:i])
+
+
+def test_a_log_forgets_what_was_taken_back_and_stops_when_it_is_long() -> None:
+    log = ActionLog()
+    log.append(encoded("forward"), 1, 10)
+    log.append(encoded("back"), 2, 5)
+    log.truncate(12)
+    assert [k for _, k in log] == [1] * 10 + [2] * 2
+    log.truncate(4)
+    assert len(list(log)) == len(log) == 4
+    log.append(encoded(), 1, MAX_FRAMES)
+    assert not log.whole
+    assert len(log) == 4
+
+
+def test_nothing_of_a_player_is_left_when_the_session_ends() -> None:
+    bench = Bench()
+    handle = bench.play()
+    wander(bench, handle, 5)
+    handle.close()
+    bench.engine.tick()
+    assert not handle._moments
+    assert len(handle._log) == 0
+    assert handle._newest is None
+    assert handle.take() is None
+    assert not refers_to(bench.engine, handle)
+
+
+def refers_to(engine: Engine, handle: Handle) -> bool:
+    """Whether the engine still knows this handle, anywhere."""
+    known = [engine._active, engine._spent]
+    return any(str(handle.session_id) in repr(value) or handle in _flat(value) for value in known)
+
+
+def _flat(value: object) -> list[object]:
+    if isinstance(value, (tuple, list)):
+        return [item for part in value for item in _flat(part)]
+    return [value]
+
+
+def test_more_steps_go_where_the_picture_changes() -> None:
+    bench = Bench(num_slots=2, step_ms=5, commit_ms=1)  # 6, 11, 21 ms: one may have four
+    calm, wild = bench.play(num_steps=4), bench.play(num_steps=4)
+    bench.engine.costs.slowdown = 1.0  # type: ignore[union-attr]
+    calm.act(encoded("forward"), 1, 0.0)
+    for seq in range(40):
+        wild.act(encoded("forward", yaw=9), seq + 1, bench.clock())
+        frames = bench.run(0.1, calm, wild)
+    assert calm._session.change < wild._session.change
+    assert fake_world(fake_config()).config.fps == 20
+    assert frames[wild.session_id][-1].num_steps >= frames[calm.session_id][-1].num_steps
