@@ -332,8 +332,12 @@ def next_tick(
     """The tick that follows `tick`, whose frame was drawn between these times since tick 0 opened.
 
     every, offset: a session that is not drawn at each tick has those with tick % every == offset %
-    every. Late ticks are skipped, never caught up with: the next frame begins no sooner than half a
-    period after this one did, and belongs to no tick that is over by more than half a period.
+    every. After a late frame ticks are skipped, never caught up with: the next one begins no sooner
+    than half a period after this one did, and belongs to no tick that is over by more than half a
+    period.
     """
-    earliest = max(tick + 1, math.ceil(max(started_s * fps + HALF, finished_s * fps - HALF)))
-    return earliest + (offset - earliest) % every
+    following = tick + 1
+    if finished_s * fps > following:
+        earliest = max(started_s * fps + HALF, finished_s * fps - HALF)
+        following = max(following, math.ceil(earliest))
+    return following + (offset - following) % every
