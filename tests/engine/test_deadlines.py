@@ -5,6 +5,7 @@ admitted is in time for as long as the machine could do it, nobody starves, qual
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -38,7 +39,7 @@ class Device(FakeRuntime):
         self._work(self.factor * self._ms(len(batch.slots), batch.num_steps))
         return pictures
 
-    def commit(self, slots: tuple[int, ...]) -> None:  # type: ignore[override]
+    def commit(self, slots: Sequence[int]) -> None:
         owed = [slot for slot in slots if self._pending[slot] is not None]
         super().commit(slots)
         if owed:

@@ -387,12 +387,14 @@ def test_stopping_ends_the_thread_and_every_session(running: Engine) -> None:
 
 
 def test_a_bug_in_the_engine_ends_sessions_but_not_the_thread(running: Engine) -> None:
-    def burst() -> None:
-        running._tasks = original
+    def burst(handles: object) -> None:
+        pace.tasks = original  # type: ignore[union-attr]
         raise RuntimeError("a bug")
 
     handle = running.open()
-    original, running._tasks = running._tasks, burst  # type: ignore[method-assign]
+    pace = running._pace
+    assert pace is not None
+    original, pace.tasks = pace.tasks, burst  # type: ignore[method-assign]
     deadline_s = time.monotonic() + 5
     while handle.state is not ENDED and time.monotonic() < deadline_s:
         time.sleep(0.005)

@@ -15,62 +15,27 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
-from numpy.typing import NDArray
 
-from reverie.core import Deadline, Frame, ReverieError
+from reverie.core import Frame, ReverieError
 from reverie.engine.cache_pool import Slots
-from reverie.engine.handle import Handle, Prompted
-from reverie.engine.replay import ActionLog, Replay
+from reverie.engine.handle import DRAWN, Handle, drawn_seed
+from reverie.engine.pace import EngineStatus, Pace, demand
+from reverie.engine.replay import Replay, check_replay
 from reverie.engine.runtime import Batch, Runtime
 from reverie.engine.saves import SavedSession
-from reverie.scheduler import (
-    IDLE_EVERY,
-    Costs,
-    Demand,
-    Ladder,
-    Plan,
-    Task,
-    capacity,
-    granted,
-    has_room,
-    load,
-    next_tick,
-    schedule,
-    spend,
-)
+from reverie.scheduler import Costs, Demand, Plan, capacity, has_room, next_tick, schedule
 from reverie.session import ActionMailbox, FullError, Reading, Session, SessionState
 from reverie.world import Start, World
 
 PATIENCE_S = 0.25
 """A session that is warming gets its turn after this long, even if somebody's frame is late."""
-IDLE_S = 30.0
-"""A session that nobody steered for so long is drawn less often."""
 SMOOTHING = 0.1
 """Part of a session's `change` that is its newest frame's."""
 
-_DRAWN = (SessionState.PLAYING, SessionState.IDLE)
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStatus:
-    """level: of quality, 0 is best; num_levels: that there are. load: part of every period that the
-    device is busy, at the 99th percentile. slowdown: of the device against its cost table.
-    capacity: sessions that it can have. has_room: for one more.
-    """
-
-    level: int = 0
-    num_levels: int = 1
-    load: float = 0.0
-    slowdown: float = 1.0
-    capacity: int = 0
-    num_active: int = 0
-    has_room: bool = False
 
 
 class Engine:
@@ -95,10 +60,7 @@ class Engine:
         self._clock = clock
         self._fps = float(world.config.fps)
         self._origin_s = 0.0
-        self._ladder = Ladder()
-        self._status = EngineStatus()
-        self._period = -1  # of the grid, that the ladder was asked for last
-        self._spent: object = None  # for what time was spent last
+        self._pace: Pace | None = None
         self._busy_until_s = 0.0
         self._wake = threading.Condition()
         self._called = False
@@ -117,6 +79,7 @@ class Engine:
         with self._wake:
             self.costs = Costs(self.runtime.cost_table())
             self._origin_s = self._busy_until_s = self._clock()
+            self._pace = Pace(self._fps, self.costs, self._origin_s)
 
     def start(self) -> None:
         """Prepare, then play on a thread of its own until `stop`."""
@@ -158,7 +121,7 @@ class Engine:
         """Whether `open` would give a place now: a slot is free, and every deadline still holds."""
         if self.costs is None or self._stopping or not self._slots.can_allocate():
             return False
-        holders = [self._demand(handle) for handle in self._active]
+        holders = [demand(handle) for handle in self._active]
         newcomer = Demand(min(self.world.config.denoising_steps))
         return has_room(holders, newcomer, self._fps, self.costs)
 
@@ -167,7 +130,7 @@ class Engine:
         """As it was at the newest tick, with the places as they are now."""
         with self._wake:
             places = (self.capacity, len(self._active), self.has_room)
-            now = self._status
+            now = EngineStatus() if self._pace is None else self._pace.status
         return EngineStatus(now.level, now.num_levels, now.load, now.slowdown, *places)
 
     def open(
@@ -195,10 +158,10 @@ class Engine:
             start, seed = replay.start, replay.seed
         steps = self._known_steps(min(config.denoising_steps) if num_steps is None else num_steps)
         session = Session(
-            f"{next(self._ids):06d}", _seed(seed), steps, ActionMailbox(config.action_space)
+            f"{next(self._ids):06d}", drawn_seed(seed), steps, ActionMailbox(config.action_space)
         )
         handle = Handle(self, session, self._find_start(start))
-        self._forget_prompts(handle)
+        handle._forget_prompts()
         with self._wake:
             if self._stopping:
                 raise ReverieError("the engine has stopped")
@@ -206,8 +169,7 @@ class Engine:
                 raise FullError("every place is taken")
             session.slot = self._slots.allocate()
             self._active.append(handle)
-            self._begin(handle, saved, replay)
-            self._call()
+            handle._begin(saved, replay)
         return handle  # nobody listens yet, so nobody is told
 
     # One unit of work: schedule -> run -> publish; commits and warming fill the time between.
@@ -219,10 +181,11 @@ class Engine:
         nothing will ever be due unless somebody calls.
         """
         assert self.costs is not None, "prepare the engine first"
+        assert self._pace is not None
         with self._wake:
             now_s = self._clock()
-            changed = self._begin_period(now_s)
-            tasks = self._tasks()
+            changed = self._pace.begin_period(self._active, now_s)
+            tasks = self._pace.tasks(self._active)
         _notify(changed)
         plan = schedule(tasks, now_s, self.costs)
         opens_s = min((task.opens_s for task in tasks), default=math.inf)
@@ -250,71 +213,6 @@ class Engine:
                 if not (self._called or self._stopping):
                     self._wake.wait(wait_s)
                 self._called = False
-
-    def _begin_period(self, now_s: float) -> list[Handle]:
-        """Once per tick of the grid: learn from the last one, see who is idle, and decide what
-        quality there is time for. Returns whose state changed.
-        """
-        assert self.costs is not None
-        period = int((now_s - self._origin_s) * self._fps)
-        if period == self._period:
-            return []
-        self._period = period
-        self.costs.end_period(now_s)
-        drawn = [handle for handle in self._active if handle.state in _DRAWN]
-        idle = [h for h in drawn if self._is_forgotten(h, now_s)]
-        for handle in idle:
-            handle._session.become(SessionState.IDLE)
-            offsets = [h._session.offset for h in drawn if h.state is SessionState.IDLE]
-            handle._session.offset = min(range(IDLE_EVERY[-1]), key=offsets.count)
-        demands = [self._demand(handle) for handle in drawn]
-        rung = self._ladder.update(demands, now_s, self._fps, self.costs)
-        wanted = (rung, tuple(demands), tuple(drawn), period // round(self._fps))
-        if wanted != self._spent:
-            self._spent = wanted
-            changes = [handle._session.change for handle in drawn]
-            steps = [granted(demand, rung, self.costs) for demand in demands]
-            if self._ladder.is_settled(now_s):
-                held = [handle._session.num_granted for handle in drawn]
-                steps = spend(demands, changes, held, rung, self._fps, self.costs)
-            for handle, num_steps in zip(drawn, steps, strict=True):
-                handle._session.num_granted = num_steps
-        for handle in drawn:
-            is_idle = handle.state is SessionState.IDLE
-            handle._session.every = rung.idle_every if is_idle else 1
-        busy = load(demands, rung, self._fps, self.costs)
-        levels = len(self.costs.steps) + 1
-        self._status = EngineStatus(self._ladder.level, levels, busy, self.costs.slowdown)
-        return idle
-
-    def _is_forgotten(self, handle: Handle, now_s: float) -> bool:
-        session = handle._session
-        if session.state is not SessionState.PLAYING or handle._script:
-            return False
-        return now_s - session.steered_s > IDLE_S and not session.mailbox.is_held
-
-    def _demand(self, handle: Handle) -> Demand:
-        session = handle._session
-        if handle._script:
-            return Demand(handle._script[0][1], exact=True)
-        return Demand(
-            session.num_steps, idle=session.state is SessionState.IDLE, offset=session.offset
-        )
-
-    def _tasks(self) -> list[Task]:
-        """The next frame of every session that plays."""
-        tasks = []
-        for handle in self._active:
-            if handle.state not in _DRAWN:
-                continue
-            session = handle._session
-            opens_s = self._origin_s + session.tick / self._fps
-            deadline = Deadline(self._origin_s + (session.tick + 1) / self._fps, session.session_id)
-            if handle._script:
-                tasks.append(Task(deadline, opens_s, handle._script[0][1], exact=True))
-            else:
-                tasks.append(Task(deadline, opens_s, session.num_granted))
-        return tasks
 
     def _play(self, plan: Plan) -> None:
         """One frame for every session of the plan. The actions are read at the last moment."""
@@ -352,7 +250,7 @@ class Engine:
     ) -> tuple[list[Handle], Batch | None, list[Reading]]:
         """The batch with the newest actions, of those handles that still play."""
         with self._wake:
-            handles = [h for h in handles if h.state in _DRAWN and h._fits(num_steps)]
+            handles = [h for h in handles if h.state in DRAWN and h._fits(num_steps)]
             if not handles:
                 return [], None, []
             sessions = [handle._session for handle in handles]
@@ -380,7 +278,7 @@ class Engine:
             for i, (handle, frame) in enumerate(zip(handles, frames, strict=True)):
                 session = handle._session
                 session.is_drawn = False
-                if session.state not in (*_DRAWN, SessionState.PAUSED):
+                if session.state not in (*DRAWN, SessionState.PAUSED):
                     continue  # ended or restarted while its frame was drawn
                 session.frame_index += 1
                 session.change += SMOOTHING * (changes[i] - session.change)
@@ -463,113 +361,9 @@ class Engine:
                 return True
             handle._saved = None
             session.become(SessionState.PAUSED if handle._wants_pause else SessionState.PLAYING)
-            self._join_grid(session)
+            handle._join_grid()
         handle._notify()
         return True
-
-    # What handles ask for. All under the lock; callbacks after it.
-
-    def _pause(self, handle: Handle, wants_pause: bool) -> None:
-        old, new = _DRAWN, SessionState.PAUSED
-        if not wants_pause:
-            old, new = (SessionState.PAUSED,), SessionState.PLAYING
-        with self._wake:
-            handle._wants_pause = wants_pause
-            if handle.state not in old:
-                return
-            session = handle._session
-            session.become(new)
-            session.mailbox.clear()
-            session.steered_s, session.every = self._clock(), 1
-            self._join_grid(session)
-            self._call()
-        handle._notify()
-
-    def _restart(self, handle: Handle, start: str | Start | None, seed: int | None) -> None:
-        clip = handle._start if start is None else self._find_start(start)
-        with self._wake:
-            session = handle._session
-            if session.state is SessionState.ENDED:
-                return
-            handle._start, session.seed = clip, _seed(seed)
-            self._forget_prompts(handle)
-            self._begin(handle)
-            self._call()
-        handle._notify()
-
-    def _forget_prompts(self, handle: Handle) -> None:
-        """The world is as it is in the start's last frame."""
-        columns = self.world.config.action_space.attribute_columns
-        handle._session.mailbox.tell(handle._start.actions[-1, columns])
-
-    def _prompt(self, handle: Handle, text: str) -> Prompted:
-        wished = self.world.understand(text)
-        with self._wake:
-            session, space = handle._session, self.world.config.action_space
-            if session.state is SessionState.ENDED:
-                raise ReverieError("the session has ended; start another")
-            now = space.decode_attributes(session.mailbox.attributes) | wished
-            session.mailbox.tell(space.encode_attributes(now))
-            return Prompted(wished, session.frame_index + session.is_drawn)
-
-    def _steer(self, handle: Handle, action: NDArray[np.floating], seq: int, time_s: float) -> None:
-        with self._wake:
-            session = handle._session
-            if not session.mailbox.put(action, seq, time_s):
-                return
-            session.steered_s = self._clock()
-            if session.state is not SessionState.IDLE:
-                return
-            session.become(SessionState.PLAYING)
-            session.every = 1
-            self._join_grid(session)
-            self._call()
-        handle._notify()
-
-    def _rewind(self, handle: Handle, seconds: float) -> None:
-        with self._wake:
-            if handle.state not in (*_DRAWN, SessionState.PAUSED):
-                return
-            saved = handle._moment(handle._session.frame_index - round(seconds * self._fps))
-            if saved is None:
-                return
-            self._begin(handle, saved)
-            self._call()
-        handle._notify()
-
-    def _save(self, handle: Handle, answer: Callable[[SavedSession | None], None]) -> None:
-        with self._wake:
-            is_there = handle.state in (*_DRAWN, SessionState.PAUSED) or handle._saved is not None
-            if is_there:
-                handle._answers.append(answer)
-                handle._asked_s = self._clock()
-                self._call()
-        if not is_there:
-            answer(None)
-
-    def _begin(
-        self, handle: Handle, saved: SavedSession | None = None, replay: Replay | None = None
-    ) -> None:
-        """Warm its slot: from the start, or from what was saved."""
-        session = handle._session
-        if session.state is not SessionState.WARMING:
-            session.become(SessionState.WARMING)
-        session.mailbox.clear()
-        session.frame_index, session.is_drawn, session.every = 0, False, 1
-        handle._frame, handle._num_warmed, handle._saved = None, 0, saved
-        handle._warmed_s = session.steered_s = self._clock()
-        handle._epoch += 1
-        handle._script.clear()
-        if saved is not None:
-            space = self.world.config.action_space
-            session.frame_index = saved.frame_index
-            session.mailbox.tell(space.encode_attributes(saved.attributes))
-            handle._go_on_from(saved)
-            return
-        handle._newest, handle._log = None, ActionLog()
-        handle._moments.clear()
-        if replay is not None:
-            handle._script.extend(replay.log)
 
     def _end(self, handles: Sequence[Handle], reason: str) -> None:
         ended, answers = [], []
@@ -586,15 +380,14 @@ class Engine:
                     self._active.remove(handle)
                 answers += handle._forget()
                 ended.append(handle)
-            self._spent = None  # it knows who played
             self._call()
         for answer in answers:
             answer(None)
         _notify(ended)
 
-    def _join_grid(self, session: Session) -> None:
-        elapsed_s = self._clock() - self._origin_s
-        session.tick = math.ceil(elapsed_s * self._fps)
+    def _next_tick(self) -> int:
+        """Of the grid, that is not open yet."""
+        return math.ceil((self._clock() - self._origin_s) * self._fps)
 
     def _call(self) -> None:
         self._called = True
@@ -612,26 +405,6 @@ class Engine:
         return num_steps
 
 
-def check_replay(world: World, replay: Replay) -> None:
-    """Raises ReverieError unless the replay is one of this world."""
-    config = world.config
-    if replay.fingerprint != world.fingerprint[: len(replay.fingerprint)] or not replay.fingerprint:
-        raise ReverieError(
-            f"the replay is of another world, or of other weights of it: {replay.world!r:.60}; "
-            f"this one is {config.name!r}"
-        )
-    if replay.width != config.action_space.width:
-        raise ReverieError(
-            f"the replay has actions of width {replay.width}; expected {config.action_space.width}"
-        )
-    unknown = {k for _, k in replay.log} - set(config.denoising_steps)
-    if unknown:
-        raise ReverieError(
-            f"the replay has {sorted(unknown)} denoising steps; {config.name} has "
-            f"{list(config.denoising_steps)}"
-        )
-
-
 def _slot(handle: Handle) -> int:
     slot = handle._session.slot
     return -1 if slot is None else slot
@@ -640,14 +413,6 @@ def _slot(handle: Handle) -> int:
 def _notify(handles: Iterable[Handle]) -> None:
     for handle in handles:
         handle._notify()
-
-
-def _seed(seed: int | None) -> int:
-    if seed is None:
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    if not 0 <= seed < 2**64:
-        raise ReverieError(f"seed is {seed}; expected a whole number from 0 to 2**64 - 1")
-    return int(seed)
 
 
 def _line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from reverie.core import Frame
+from reverie.core import Frame, ReverieError
 from reverie.engine.replay import ActionLog, Replay
 from reverie.engine.saves import SavedSession
 from reverie.session import Reading, Session, SessionState
@@ -22,6 +22,8 @@ from reverie.world import Start
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
 
+DRAWN = (SessionState.PLAYING, SessionState.IDLE)
+"""States of a session that frames are drawn for."""
 HISTORY_S = 10
 """How far back a player can go: one moment is kept for each of these seconds."""
 _PATIENCE_S = 0.1
@@ -86,7 +88,16 @@ class Handle:
         seq: of the action, echoed by the frame that answers it. time_s: monotonic, of its arrival.
         Raises ValueError on another shape and on numbers that are not finite.
         """
-        self._engine._steer(self, action, seq, time_s)
+        engine, session = self._engine, self._session
+        with engine._wake:
+            if not session.mailbox.put(action, seq, time_s):
+                return
+            session.steered_s = engine._clock()
+            if session.state is not SessionState.IDLE:
+                return
+            session.become(SessionState.PLAYING)
+            self._join_grid()
+        self._notify()
 
     def take(self) -> Frame | None:
         """The newest frame that nobody took yet; older ones are gone."""
@@ -111,28 +122,59 @@ class Handle:
         Raises ReverieError, with what can be wished for, where it asks for nothing the world knows,
         and where the session has ended.
         """
-        return self._engine._prompt(self, text)
+        engine, session = self._engine, self._session
+        wished, space = engine.world.understand(text), engine.world.config.action_space
+        with engine._wake:
+            if session.state is SessionState.ENDED:
+                raise ReverieError("the session has ended; start another")
+            now = space.decode_attributes(session.mailbox.attributes) | wished
+            session.mailbox.tell(space.encode_attributes(now))
+            return Prompted(wished, session.frame_index + session.is_drawn)
 
     def pause(self) -> None:
         """Stand still, keeping the slot. A session that is not playing yet pauses when it would."""
-        self._engine._pause(self, True)
+        self._pause(True)
 
     def resume(self) -> None:
-        self._engine._pause(self, False)
+        self._pause(False)
 
     def restart(self, start: str | Start | None = None, seed: int | None = None) -> None:
         """Begin again, from another start if given. Raises ReverieError if there is none such."""
-        self._engine._restart(self, start, seed)
+        clip = self._start if start is None else self._engine._find_start(start)
+        with self._engine._wake:
+            if self.state is SessionState.ENDED:
+                return
+            self._start, self._session.seed = clip, drawn_seed(seed)
+            self._forget_prompts()
+            self._begin()
+        self._notify()
 
     def rewind(self, seconds: float) -> None:
         """Go back by this long, as far as is remembered, to the nearest second before."""
-        self._engine._rewind(self, seconds)
+        engine = self._engine
+        with engine._wake:
+            if self.state not in (*DRAWN, SessionState.PAUSED):
+                return
+            fps = engine.world.config.fps
+            saved = self._moment(self._session.frame_index - round(seconds * fps))
+            if saved is None:
+                return
+            self._begin(saved)
+        self._notify()
 
     def save(self, answer: Callable[[SavedSession | None], None]) -> None:
         """Have `answer` called with the session as it is, on the engine's thread; with None if it
         has drawn nothing yet, or has ended.
         """
-        self._engine._save(self, answer)
+        engine = self._engine
+        with engine._wake:
+            is_there = self.state in (*DRAWN, SessionState.PAUSED) or self._saved is not None
+            if is_there:
+                self._answers.append(answer)
+                self._asked_s = engine._clock()
+                engine._call()
+        if not is_there:
+            answer(None)
 
     def close(self, reason: str = "closed") -> None:
         """Give the slot to the next in the queue. A second time does nothing."""
@@ -145,7 +187,54 @@ class Handle:
             except Exception:  # a player's end that fails must not stop the others
                 logger.exception("a callback of session %s failed", self.session_id)
 
+    def _pause(self, wants_pause: bool) -> None:
+        old, new = DRAWN, SessionState.PAUSED
+        if not wants_pause:
+            old, new = (SessionState.PAUSED,), SessionState.PLAYING
+        engine, session = self._engine, self._session
+        with engine._wake:
+            self._wants_pause = wants_pause
+            if session.state not in old:
+                return
+            session.become(new)
+            session.mailbox.clear()
+            session.steered_s = engine._clock()
+            self._join_grid()
+        self._notify()
+
     # The engine's side. All under its lock.
+
+    def _begin(self, saved: SavedSession | None = None, replay: Replay | None = None) -> None:
+        """Have the slot warmed: from the start, or from what was saved."""
+        session = self._session
+        if session.state is not SessionState.WARMING:
+            session.become(SessionState.WARMING)
+        session.mailbox.clear()
+        session.frame_index, session.is_drawn = 0, False
+        self._frame, self._num_warmed, self._saved = None, 0, saved
+        self._warmed_s = session.steered_s = self._engine._clock()
+        self._epoch += 1
+        self._script.clear()
+        if saved is None:
+            self._newest, self._log = None, ActionLog()
+            self._moments.clear()
+            self._script.extend(replay.log if replay else ())
+        else:
+            space = self._engine.world.config.action_space
+            session.frame_index = saved.frame_index
+            session.mailbox.tell(space.encode_attributes(saved.attributes))
+            self._go_on_from(saved)
+        self._engine._call()
+
+    def _join_grid(self) -> None:
+        """From the next tick on."""
+        self._session.every, self._session.tick = 1, self._engine._next_tick()
+        self._engine._call()
+
+    def _forget_prompts(self) -> None:
+        """The world is as it is in the start's last frame."""
+        columns = self._engine.world.config.action_space.attribute_columns
+        self._session.mailbox.tell(self._start.actions[-1, columns])
 
     def _publish(self, frame: Frame, vector: NDArray[np.float32]) -> None:
         self._frame = self._newest = frame
@@ -240,3 +329,12 @@ class Handle:
         whole = replace(saved, replay=self._replay())
         answers, self._answers = self._answers, []
         return [partial(answer, whole) for answer in answers]
+
+
+def drawn_seed(seed: int | None) -> int:
+    """The seed, or one that is drawn. Raises ReverieError on one that a session cannot have."""
+    if seed is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    if not 0 <= seed < 2**64:
+        raise ReverieError(f"seed is {seed}; expected a whole number from 0 to 2**64 - 1")
+    return int(seed)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.core import ReverieError
+from reverie.world import World
 
 LINK_VERSION = 1
 MAX_FRAMES = 36_000
@@ -152,6 +153,26 @@ class Replay:
         if not log.whole:
             raise ReverieError(f"the replay is longer than {MAX_FRAMES} frames")
         return cls(world, fingerprint, runtime, start, seed, width, log)
+
+
+def check_replay(world: World, replay: Replay) -> None:
+    """Raises ReverieError unless the replay is one of this world."""
+    config = world.config
+    if replay.fingerprint != world.fingerprint[: len(replay.fingerprint)] or not replay.fingerprint:
+        raise ReverieError(
+            f"the replay is of another world, or of other weights of it: {replay.world!r:.60}; "
+            f"this one is {config.name!r}"
+        )
+    if replay.width != config.action_space.width:
+        raise ReverieError(
+            f"the replay has actions of width {replay.width}; expected {config.action_space.width}"
+        )
+    unknown = {k for _, k in replay.log} - set(config.denoising_steps)
+    if unknown:
+        raise ReverieError(
+            f"the replay has {sorted(unknown)} denoising steps; {config.name} has "
+            f"{list(config.denoising_steps)}"
+        )
 
 
 def _unpack(link: str) -> bytes:
