@@ -290,11 +290,12 @@ def spend(
     changes most: one more step up for as many as there is room for.
 
     changes: how much each session's picture changes from frame to frame. held: the steps that each
-    had so far; who had more keeps them rather than others get them.
+    had so far: as many sessions as had more may keep what others need room to spare for.
     """
     steps = [granted(demand, rung, costs) for demand in demands]
     counts = Counter(steps)
     order = [c * (1 + HYSTERESIS * (h > k)) for c, h, k in zip(changes, held, steps, strict=True)]
+    num_held = sum(h > k for h, k in zip(held, steps, strict=True))
     for i in sorted(range(len(steps)), key=lambda i: -order[i]):
         more = min((k for k in costs.steps if steps[i] < k <= demands[i].num_steps), default=None)
         if more is None or demands[i].exact or demands[i].idle:
@@ -302,9 +303,9 @@ def spend(
         tried = counts + Counter({more: 1})
         tried[steps[i]] -= 1
         busy_ms = sum(costs.all_ms(n, k) for k, n in tried.items())
-        if busy_ms / 1000 * fps > 1 - GUARD - HYSTERESIS * (held[i] < more):
+        if busy_ms / 1000 * fps > 1 - GUARD - HYSTERESIS * (num_held <= 0):
             continue
-        counts, steps[i] = tried, more
+        counts, steps[i], num_held = tried, more, num_held - 1
     return steps
 
 

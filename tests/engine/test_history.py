@@ -267,7 +267,7 @@ def test_more_steps_go_where_the_picture_changes() -> None:
     bench.engine._pace._ladder.level = 2  # type: ignore[union-attr]
     calm._session.num_granted = wild._session.num_granted = 1
     frames: dict[str, list[Frame]] = {}
-    for seq in range(30):
+    for seq in range(50):
         calm.act(encoded("forward"), seq + 1, bench.clock())
         wild.act(encoded("forward", yaw=9), seq + 1, bench.clock())
         frames = bench.run(0.05, calm, wild)
