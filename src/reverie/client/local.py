@@ -27,11 +27,10 @@ from reverie.core import Action, Pixels, ReverieError
 from reverie.engine.cache_pool import Slots
 from reverie.engine.runtime import Batch, Runtime
 from reverie.engine.runtimes import load_runtime
-from reverie.engine.snapshot import pack, unpack
+from reverie.engine.saves import SavedSession
 from reverie.world import Start, World, start_from_image
 
 HISTORY_S = 10.0
-FILE_KIND = "session"
 
 
 class _Seats:
@@ -100,16 +99,11 @@ class LocalWorld(World):
         except OSError as error:
             raise ReverieError(f"cannot read {path}: {error.strerror}") from None
         try:
-            arrays, values = unpack(FILE_KIND, self.fingerprint, data)
-            session = LocalSession(self, values["seed"], values["num_steps"], history_s)
-            session._continue(arrays["slot"].tobytes(), arrays["frame"], values["frame_index"])
-            known = self.config.action_space.attributes
-            session.attributes = {name: values[f"attribute_{name}"] for name in known}
-            session._shown = session.attributes
+            saved = SavedSession.from_bytes(self, data)
+            session = LocalSession(self, saved.seed, saved.num_steps, history_s)
+            session._continue(saved)
         except ReverieError as error:
             raise ReverieError(f"{path}: {error}") from None
-        except (KeyError, TypeError):
-            raise ReverieError(f"{path}: this is not a saved session, or it is damaged") from None
         return session
 
     @cached_property
@@ -246,16 +240,9 @@ class LocalSession:
         The history for `rewind` is not saved. Raises ReverieError if it cannot be written.
         """
         self._check_open()
-        slot = np.frombuffer(self._runtime.snapshot(self._slot), np.uint8)
-        values = {
-            "seed": self.seed,
-            "num_steps": self.num_steps,
-            "frame_index": self.frame_index,
-            "name": self.world.config.name,
-            **{f"attribute_{name}": value for name, value in self.attributes.items()},
-        }
-        arrays = {"slot": slot, "frame": self.frame}
-        data = pack(FILE_KIND, self.world.fingerprint, arrays, values)
+        place = (self.seed, self.num_steps, self.frame_index, self.attributes, self.frame)
+        saved = SavedSession(*place, self._runtime.snapshot(self._slot))
+        data = saved.to_bytes(self.world)
         path = Path(path)
         partial = path.with_name(path.name + ".partial")
         try:
@@ -284,9 +271,10 @@ class LocalSession:
         now = clip.actions[-1, space.attribute_columns]
         self.attributes = self._shown = space.decode_attributes(now)
 
-    def _continue(self, snapshot: bytes, frame: Pixels, frame_index: int) -> None:
-        self._runtime.restore(self._slot, snapshot)
-        self.frame, self.frame_index = frame, frame_index
+    def _continue(self, saved: SavedSession) -> None:
+        self._runtime.restore(self._slot, saved.snapshot)
+        self.frame, self.frame_index = saved.frame, saved.frame_index
+        self.attributes = self._shown = saved.attributes
 
     def _draw(self, vector: NDArray[np.float32], num_steps: int) -> Pixels:
         batch = Batch((self._slot,), vector[None], (self.seed,), (self.frame_index,), num_steps)
