@@ -20,11 +20,26 @@ from numpy.typing import NDArray
 
 from reverie.core import Action, ActionSpace, Frame, ReverieError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAX_MESSAGE_BYTES = 4096
 MAX_PICTURE_BYTES = 256 * 1024
 MAX_TURN_DEGREES = 3600.0
-COMMANDS = ("pause", "prompt", "restart", "resume", "start", "steps")
+COMMANDS = (
+    "end",
+    "fork",
+    "pause",
+    "photon",
+    "prompt",
+    "restart",
+    "resume",
+    "rewind",
+    "save",
+    "share",
+    "start",
+    "steps",
+)
+SUBPROTOCOL = "reverie"
+"""What a client that names subprotocols speaks; one with a token names that, too (`access`)."""
 
 _ACTION = struct.Struct("<BBBxIIffd")
 _ACK = struct.Struct("<B3xI")
@@ -48,6 +63,7 @@ class ServerMessage(IntEnum):
     HELLO = 3
     ERROR = 4
     PROMPT = 5
+    ANSWER = 6
 
 
 class CloseCode(IntEnum):
@@ -219,7 +235,7 @@ class FrameMessage:
 
 
 def parse_server(message: bytes) -> FrameMessage | tuple[ServerMessage, dict[str, Any]]:
-    """The client's side: a frame, or (STATE | HELLO | ERROR | PROMPT, its JSON)."""
+    """The client's side: a frame, or (STATE | HELLO | ERROR | PROMPT | ANSWER, its JSON)."""
     if message[0] != ServerMessage.FRAME:
         return ServerMessage(message[0]), json.loads(message[1:])
     _, num_steps, _, index, seq, _, client_time_ms, wait, generate, encode, _ = _FRAME.unpack_from(
@@ -230,7 +246,9 @@ def parse_server(message: bytes) -> FrameMessage | tuple[ServerMessage, dict[str
 
 
 def pack_state(state: str, **details: Any) -> bytes:
-    """STATE: of the session, with a reason or a place in the queue where there is one."""
+    """STATE: of the session, with a reason or a place in the queue where there is one.
+    replay: a replay still runs. left_s: until the time limit, where that is near.
+    """
     return _pack_json(ServerMessage.STATE, {"state": state, **details})
 
 
@@ -244,6 +262,11 @@ def pack_prompt(text: str, **answer: Any) -> bytes:
     them first, or an error: one line that says what could be wished for.
     """
     return _pack_json(ServerMessage.PROMPT, {"text": text, **answer})
+
+
+def pack_answer(command: str, **answer: Any) -> bytes:
+    """ANSWER: what came of save, fork or share: where the file is, a token, a link, or an error."""
+    return _pack_json(ServerMessage.ANSWER, {"command": command, **answer})
 
 
 def pack_error(line: str) -> bytes:
