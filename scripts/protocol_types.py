@@ -19,7 +19,7 @@ from reverie.server import messages, protocol
 
 FILE = Path(__file__).resolve().parent.parent / "web" / "src" / "protocol.generated.ts"
 OPENING = """\
-/** Written by scripts/protocol_types.py from src/reverie/server/protocol.py and messages.py: change those instead. */
+// Written by scripts/protocol_types.py from protocol.py and messages.py: change those instead.
 """
 NUMBERS = (
     "PROTOCOL_VERSION",

@@ -1,4 +1,4 @@
-/** Written by scripts/protocol_types.py from src/reverie/server/protocol.py and messages.py: change those instead. */
+// Written by scripts/protocol_types.py from protocol.py and messages.py: change those instead.
 
 export const PROTOCOL_VERSION = 3;
 export const MAX_MESSAGE_BYTES = 4096;
@@ -34,8 +34,8 @@ export const CloseCode = {
   UNKNOWN: 4404,
   SILENT: 4408,
   ELSEWHERE: 4409,
-  OVERSIZED: 4413,
   OVER: 4410,
+  OVERSIZED: 4413,
   FLOODING: 4429,
   FAILED: 4500,
   BUSY: 4503,
