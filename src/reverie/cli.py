@@ -160,19 +160,48 @@ def play(
 
 @app.command()
 def serve(
-    world: WorldName = "meadow",
-    host: Host = "127.0.0.1",
+    worlds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[WORLD]...", help="Bundled names, folders, or hf://user/world."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Settings as TOML; flags go before it.")
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.  [127.0.0.1]"),
+    ] = None,
     port: Port = None,
-    players: Players = 4,
+    players: Annotated[
+        int | None, typer.Option(help="Places in each engine, at most.  [8]", min=1)
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys: nobody plays without a token.")
+    ] = None,
+    open_access: Annotated[
+        bool, typer.Option("--open", help="Let anybody play, also from elsewhere.")
+    ] = False,
+    log: Annotated[
+        str | None, typer.Option(metavar="text|json", help="Form of the log.  [text]")
+    ] = None,
 ) -> None:
-    """Serve a world to browsers elsewhere.
+    """Serve worlds to many players.
 
-    The same server as `reverie play`, for a machine without a screen. Who comes when every place is
-    taken waits in a queue. There are no accounts: put it behind a proxy that knows its users.
+    Every engine is a process of its own; one that dies is replaced, and its players play on. Who
+    comes when every place is taken waits in a queue. SIGTERM lets players go on for a while, Ctrl-C
+    ends at once. Settings: flags, REVERIE_* in the environment, the file (docs/serving.md).
     """
-    from reverie import server
+    from reverie.server.serving import serve_settings
+    from reverie.server.settings import read_settings
 
-    server.serve(_loader(world, None, players), host=host, port=port, announce=print)
+    flags: dict[str, Any] = {"host": host, "port": port, "log": log}
+    places = {"players": players} if players is not None else {}
+    if worlds or places:
+        flags["engines"] = [{"world": world, **places} for world in worlds or ["meadow"]]
+    access = {"keys": keys, "open": open_access or None}
+    flags["access"] = {name: value for name, value in access.items() if value is not None} or None
+    given = {name: value for name, value in flags.items() if value is not None}
+    serve_settings(read_settings(config, given))
 
 
 @app.command()

@@ -12,15 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.applications import Starlette
 
 from reverie import server
 from reverie.core import Action, ActionSpace
 from reverie.engine import Batch, CostTable, Engine
 from reverie.prompts import Prompter
-from reverie.server import SocketLimits, create_app
+from reverie.server import EngineSpec, SocketLimits, create_app
 from reverie.server.guard import LOOPBACK_HOSTS
 from reverie.server.serving import listen, make_server
 from reverie.world import Start, World, WorldConfig
@@ -140,14 +142,21 @@ def landscape_engine(num_slots: int = 2, generate_s: float = 0.0, commit_s: floa
 
 @contextlib.contextmanager
 def running_server(
-    load: Callable[[], Engine] = landscape_engine,
+    load: Callable[[], Engine] | Sequence[EngineSpec] = landscape_engine,
     *,
     port: int = 0,
     limits: SocketLimits | None = None,
+    on_app: Callable[[Starlette], object] = lambda app: None,
+    **options: Any,
 ) -> Iterator[str]:
-    """Serves on a thread of this process and gives the address, "http://127.0.0.1:PORT"."""
+    """Serves on a thread of this process and gives the address, "http://127.0.0.1:PORT". on_app:
+    called with the app before it runs; further options are `create_app`'s.
+    """
     listener = listen("127.0.0.1", port)
-    web = make_server(create_app(load, allowed_hosts=LOOPBACK_HOSTS, limits=limits))
+    specs = [EngineSpec(load)] if callable(load) else load
+    app = create_app(specs, allowed_hosts=LOOPBACK_HOSTS, limits=limits, **options)
+    on_app(app)
+    web = make_server(app)
     thread = threading.Thread(target=web.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -21,6 +21,7 @@ class PlayerClient:
         self.hello: dict[str, Any] = {}
         self.error = ""
         self.prompts: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any]] = []
         self.seq = 0
 
     def receive(self, timeout_s: float = 5.0) -> FrameMessage | None:
@@ -36,6 +37,8 @@ class PlayerClient:
             self.hello = body
         elif kind is ServerMessage.PROMPT:
             self.prompts.append(body)
+        elif kind is ServerMessage.ANSWER:
+            self.answers.append(body)
         else:
             self.error = body["error"]
         return None
@@ -64,6 +67,15 @@ class PlayerClient:
         while not self.states or self.states[-1]["state"] != state:
             self.receive()
         return self.states[-1]
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """What came of save, fork or share."""
+        self.command(command)
+        while not self.answers:
+            frame = self.receive()
+            if frame is not None:
+                self.send(protocol.pack_ack(frame.frame_index))
+        return self.answers.pop(0)
 
     def until_closed(self) -> int | None:
         """Reads whatever still comes and returns the code with which the server closed."""

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from reverie.codec import JpegCodec
 from reverie.core import ActionSpace, ReverieError
 from reverie.engine import Engine
-from reverie.server.engine_host import describe
+from reverie.server.fleet import describe
 from reverie.world import World, WorldConfig
 from tests.server.live import landscape_engine, running_server
 from tests.server.player_client import player

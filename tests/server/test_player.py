@@ -309,7 +309,7 @@ def test_waiting_in_the_queue_is_no_silence():
 
 
 def test_a_full_queue_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("reverie.server.waiting_room.MAX_WAITING", 1)
+    monkeypatch.setattr("reverie.server.fleet.MAX_WAITING", 1)
     with served(num_slots=1) as (url, _), player(url) as first:
         first.frame()
         with player(url) as second, player(url) as third:
@@ -335,7 +335,7 @@ def misbehave(client: PlayerClient) -> None:
 
 
 def fall_silent(client: PlayerClient) -> None:
-    client.until_closed()
+    client.frames_within(1.0)
 
 
 @pytest.mark.parametrize("end", [hang_up, vanish, misbehave, fall_silent])
@@ -348,9 +348,9 @@ def test_the_place_is_given_back(end: Callable[[PlayerClient], None]):
 
 
 def test_a_dead_tab_is_told_why():
-    with served(silent_s=0.5) as (url, _), player(url) as client:
+    with served(silent_s=0.5, idle_s=1.0) as (url, _), player(url) as client:
         assert client.until_closed() == CloseCode.SILENT
-        assert client.error == "no sign of life for 0.5 s; the place was given back"
+        assert client.error == "nobody played for 1 s; the place was given back"
 
 
 def test_a_tab_that_only_acknowledges_is_alive():
@@ -359,7 +359,7 @@ def test_a_tab_that_only_acknowledges_is_alive():
 
 
 def test_a_paused_tab_keeps_its_place_for_longer():
-    with served(silent_s=0.3, idle_s=1.5) as (url, _), player(url) as client:
+    with served(silent_s=0.3, idle_s=1.5) as (url, engine), player(url) as client:
         client.frame()
         client.command("pause")
         client.until_state("paused")

@@ -1,11 +1,11 @@
-"""The web application: the page, a little REST, the socket, metrics. One app serves one engine."""
+"""The web application: the page, the REST part, the socket, metrics. One app serves one fleet."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,63 +17,82 @@ from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket
 
 from reverie.codec import JpegCodec
-from reverie.server.engine_host import EngineHost, HostState, describe
+from reverie.core import ReverieError
+from reverie.server.access import Access
+from reverie.server.fleet import EngineSpec, Fleet, HostState
 from reverie.server.guard import HostGuard
 from reverie.server.limits import SocketLimits
-from reverie.server.metrics import CONTENT_TYPE, Metrics
+from reverie.server.lobby import Lobby
+from reverie.server.metrics import Metrics
 from reverie.server.player import Player
-
-if TYPE_CHECKING:
-    from reverie.engine import Engine
+from reverie.server.protocol import SUBPROTOCOL, ProtocolError
+from reverie.server.rest import Rest
+from reverie.server.usage import UsageLedger
 
 STATIC_DIR = Path(__file__).parent / "static"
 
 
 def create_app(
-    load: Callable[[], Engine],
+    specs: Sequence[EngineSpec],
     *,
     allowed_hosts: frozenset[str] | None = None,
     limits: SocketLimits | None = None,
+    access: Access | None = None,
+    ledger: UsageLedger | None = None,
     quality: int = 90,
-    on_loaded: Callable[[EngineHost], Any] | None = None,
+    price_per_hour: float | None = None,
+    on_loaded: Callable[[Fleet], Any] | None = None,
 ) -> Starlette:
-    """The ASGI app around one engine.
+    """The ASGI app around some engines; `app.state` has its fleet, lobby and metrics.
 
-    load: makes the engine; called on a thread once the app runs, and may raise. allowed_hosts:
-    names that the Host header may carry (None: any). on_loaded: called with the host on the event
-    loop when loading has ended, well or badly.
+    allowed_hosts: names that the Host header may carry (None: any). access: who may play (None:
+    everybody). price_per_hour: dollars, of each device. on_loaded: called with the fleet on the
+    event loop when an engine came up, or failed to for good.
     """
-    host = EngineHost(load, on_loaded)
-    metrics, codec, limits = Metrics(), JpegCodec(quality), limits or SocketLimits()
+    from reverie.engine.handle import HISTORY_S
+
+    codec, access, ledger = JpegCodec(quality), access or Access(), ledger or UsageLedger()
+    fleet, metrics = Fleet(specs, on_loaded), Metrics()
+    lobby = Lobby(limits or SocketLimits(), metrics, ledger)
+    lobby.rewind_s = HISTORY_S
+    metrics.watch(fleet, lobby, ledger, price_per_hour)
+    rest = Rest(fleet, lobby, access, codec, metrics, ledger, price_per_hour)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        host.start()
+        fleet.start()
         try:
             yield
         finally:
-            await host.stop()
+            lobby.close()
+            await fleet.stop()
 
     async def play(websocket: WebSocket) -> None:
-        await websocket.accept()
-        await Player(websocket, host, metrics, codec, limits).run()
-
-    async def metrics_page(request: Request) -> Response:
-        return Response(metrics.render(), headers={"content-type": CONTENT_TYPE})
+        try:
+            access.admit_socket(websocket)
+        except ProtocolError as error:  # before it costs anything
+            metrics.refusals.labels(error.code.name.lower()).inc()
+            await websocket.close(error.code, str(error)[:120])
+            return
+        offered = websocket.scope.get("subprotocols", [])
+        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
+        await Player(websocket, fleet, lobby, access, metrics, codec).run()
 
     app = Starlette(
         routes=[
             WebSocketRoute("/ws", play),
-            Mount("/api", routes=_world_routes(host, codec)),
-            Route("/healthz", _health(host)),
-            Route("/metrics", metrics_page),
+            Mount("/api", routes=rest.routes),
+            Route("/healthz", _health(fleet)),
+            Route("/readyz", _readiness(fleet, lobby)),
+            Route("/metrics", rest.metrics),
+            Route("/admin", _admin),
             Mount("/", _PageFiles(directory=STATIC_DIR, html=True)),
         ],
         middleware=[Middleware(HostGuard, allowed_hosts=allowed_hosts)],
-        exception_handlers={HTTPException: _error_line},
+        exception_handlers={HTTPException: _error_line, ReverieError: _error_line},
         lifespan=lifespan,
     )
-    app.state.host, app.state.metrics = host, metrics
+    app.state.fleet, app.state.lobby, app.state.metrics = fleet, lobby, metrics
     return app
 
 
@@ -88,53 +107,35 @@ class _PageFiles(StaticFiles):
         return response
 
 
-def _world_routes(host: EngineHost, codec: JpegCodec) -> list[Route]:
-    def engine(request: Request) -> Engine:
-        if host.engine is None:
-            raise HTTPException(503, "the world is still warming up; ask again in a second")
-        name = request.path_params.get("world")
-        if name not in (None, host.engine.world.config.name):
-            raise HTTPException(
-                404, f"no world {name!r}; this server plays {host.engine.world.config.name}"
-            )
-        return host.engine
-
-    async def worlds(request: Request) -> Response:
-        return JSONResponse([describe(engine(request).world)])
-
-    async def world(request: Request) -> Response:
-        return JSONResponse(describe(engine(request).world))
-
-    async def thumbnail(request: Request) -> Response:
-        """What one sees when play begins there: the last frame of the start's clip."""
-        starts = engine(request).world.starts
-        for start in starts:
-            if start.name == request.path_params["start"]:
-                picture = codec.encode_pixels(start.frames[-1])
-                return Response(
-                    picture, media_type="image/jpeg", headers={"cache-control": "no-cache"}
-                )
-        names = ", ".join(start.name for start in starts) or "none"
-        raise HTTPException(
-            404, f"no start {request.path_params['start']!r}; this world has {names}"
-        )
-
-    return [
-        Route("/worlds", worlds),
-        Route("/worlds/{world}", world),
-        Route("/worlds/{world}/starts/{start}.jpg", thumbnail),
-    ]
+async def _admin(request: Request) -> Response:
+    """The dashboard's page; what it shows wants a key of its own (`/api/status`)."""
+    page = (STATIC_DIR / "admin.html").read_bytes()
+    return Response(page, media_type="text/html", headers={"cache-control": "no-cache"})
 
 
-def _health(host: EngineHost) -> Callable[[Request], Any]:
+def _health(fleet: Fleet) -> Callable[[Request], Any]:
+    """Whether the process lives: only a fleet that can never play is not well."""
+
     async def health(request: Request) -> Response:
-        failed = host.state is HostState.FAILED
-        body = {"state": host.state.value} | ({"error": str(host.failure)} if failed else {})
+        failed = fleet.state is HostState.FAILED
+        body = {"state": fleet.state.value} | ({"error": str(fleet.failure)} if failed else {})
         return JSONResponse(body, status_code=503 if failed else 200)
 
     return health
 
 
+def _readiness(fleet: Fleet, lobby: Lobby) -> Callable[[Request], Any]:
+    """Whether newcomers should be sent here."""
+
+    async def readiness(request: Request) -> Response:
+        state = "closing" if lobby.draining else fleet.state.value
+        return JSONResponse({"state": state}, status_code=200 if state == "ready" else 503)
+
+    return readiness
+
+
 async def _error_line(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code)
+    if isinstance(error, HTTPException):
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    status = error.code % 1000 if isinstance(error, ProtocolError) else 400
+    return JSONResponse({"error": str(error)}, status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from reverie.server.protocol import CloseCode, ProtocolError
@@ -9,15 +10,25 @@ from reverie.server.protocol import CloseCode, ProtocolError
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """messages_per_s: sustained; twice as many in a burst. frames_in_flight: sent and not yet
-    acknowledged. silent_s: without any message while frames are sent; idle_s: without any message
-    while paused. After that the place goes to someone else.
+    """What one session may ask for, and how long its place waits for it.
+
+    messages_per_s: sustained; twice as many in a burst. frames_in_flight: sent and not yet
+    acknowledged. silent_s: without any message while frames are drawn; after that the place goes to
+    someone else, and the session waits in host memory. pause_after_s: without anybody steering,
+    until it is paused. evict_after_s: paused, until its place goes to someone else. idle_s: paused
+    or silent, until it ends. resume_s: without a socket, until it ends; max_kept: sessions that
+    wait so at the same time. time_limit_s: of play, in all.
     """
 
     messages_per_s: float = 300.0
     frames_in_flight: int = 2
-    silent_s: float = 10.0
+    silent_s: float = 1.25
+    pause_after_s: float = 300.0
+    evict_after_s: float = 30.0
     idle_s: float = 900.0
+    resume_s: float = 30.0
+    max_kept: int = 256
+    time_limit_s: float = math.inf
 
     def __post_init__(self) -> None:
         for field in fields(self):

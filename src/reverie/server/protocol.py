@@ -70,8 +70,12 @@ class CloseCode(IntEnum):
     """Why the server closes a socket. The last three digits follow HTTP where it has the idea."""
 
     MALFORMED = 4400
+    UNAUTHORIZED = 4401
+    FORBIDDEN = 4403
     UNKNOWN = 4404
     SILENT = 4408
+    ELSEWHERE = 4409
+    OVER = 4410
     OVERSIZED = 4413
     FLOODING = 4429
     FAILED = 4500

@@ -14,6 +14,9 @@ from reverie.world import start_from_image
 if TYPE_CHECKING:
     from reverie.world import Start, World
 
+MAX_SECONDS = 3600.0
+MAX_PHOTONS = 32
+
 
 @dataclass(frozen=True, slots=True)
 class PlayRequest:
@@ -81,6 +84,24 @@ def known_prompt(text: Any) -> str:
     if not isinstance(text, str) or not text.strip():
         raise _malformed(f"prompt {text!r:.40}; expected a wish in words")
     return text
+
+
+def known_seconds(seconds: Any) -> float:
+    """A time to go back by. Raises ProtocolError on anything else."""
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not (is_number and 0 < seconds <= MAX_SECONDS):
+        raise _malformed(f"seconds {seconds!r:.40}; expected more than 0")
+    return float(seconds)
+
+
+def known_photons(times_ms: Any) -> list[float]:
+    """Action-to-photon times as a client measured them, milliseconds. Raises ProtocolError on
+    anything else.
+    """
+    numbers = [t for t in times_ms if type(t) in (int, float)] if type(times_ms) is list else []
+    if not 0 < len(numbers) == len(times_ms) <= MAX_PHOTONS:
+        raise _malformed(f"photon times {times_ms!r:.40}; expected up to {MAX_PHOTONS} numbers")
+    return [float(t) for t in numbers if 0 <= t < 60_000]
 
 
 def known_seed(seed: Any) -> int | None:

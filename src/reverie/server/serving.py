@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import signal
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.applications import Starlette
 
 from reverie.core import ReverieError
+from reverie.server.access import Access, must_refuse_start
 from reverie.server.app import create_app
-from reverie.server.engine_host import EngineHost, HostState
+from reverie.server.fleet import EngineSpec, Fleet
 from reverie.server.guard import LOOPBACK_HOSTS
 from reverie.server.limits import SocketLimits
+from reverie.server.lobby import Lobby
+from reverie.server.usage import UsageLedger
 
 if TYPE_CHECKING:
-    from reverie.engine import Engine
+    from reverie.engine import Engine, EngineProcess
+    from reverie.server.settings import EngineSettings, Settings
 
 DEFAULT_PORT = 8137
 _PORTS_TRIED = 10
@@ -35,8 +43,8 @@ def serve(
     limits: SocketLimits | None = None,
     announce: Callable[[str], None] = print,
 ) -> None:
-    """Serves one engine until Ctrl-C. The socket listens before the world is read, so the page is
-    there at once.
+    """Serves one engine, on a thread of this process, until Ctrl-C. The socket listens before the
+    world is read, so the page is there at once.
 
     load: makes the engine; called on a thread; what it raises ends the server and is raised here.
     port: None for the first free one from 8137, 0 for any. announce: receives the address once it
@@ -44,47 +52,148 @@ def serve(
     KeyboardInterrupt at Ctrl-C, when everything has been shut down.
     """
     listener = listen(host, port)
-    url = address(listener, host)
+    _run(listener, host, announce, 0.0, [EngineSpec(load)], limits=limits)
+
+
+def serve_settings(settings: Settings, announce: Callable[[str], None] = print) -> None:
+    """Serves everything that the settings name, each engine in a process of its own, until SIGTERM
+    (players may go on for a while) or Ctrl-C (at once). Raises ReverieError as `serve` does, where
+    a world is not whole, and where anybody could play who should not.
+    """
+    from reverie.server.logs import setup_logging
+
+    access = open_access(settings)
+    specs = [engine_spec(engine) for engine in settings.engines]
+    setup_logging(settings.log)
+    ledger = UsageLedger(settings.price_per_hour, settings.usage_file)
+    listener = listen(settings.host, settings.port)
+    _run(
+        listener,
+        settings.host,
+        announce,
+        settings.sessions.drain_s,
+        specs,
+        limits=settings.sessions.limits(),
+        access=access,
+        ledger=ledger,
+        quality=settings.quality,
+        price_per_hour=settings.price_per_hour,
+        trusted_proxies=settings.trusted_proxies,
+    )
+
+
+def open_access(settings: Settings) -> Access:
+    """Who may play. Raises ReverieError where everybody on a network could, and nobody said so."""
+    wanted = settings.access
+    if (line := must_refuse_start(settings.host, wanted.keys is not None, wanted.open)) is not None:
+        raise ReverieError(line)
+    return Access(wanted.keys, wanted.signing_key)
+
+
+def engine_spec(engine: EngineSettings) -> EngineSpec:
+    """How to make that engine. Raises ReverieError where its world is not whole."""
+    from reverie import world as worlds
+
+    path = worlds.find(engine.world)
+    name = worlds.load(path).config.name
+    load = partial(load_engine_from, path, engine.runtime, engine.players, engine.threads)
+
+    def make() -> EngineProcess:
+        from reverie.engine import EngineProcess
+
+        return EngineProcess(load, name, engine.device)
+
+    return EngineSpec(make, name, engine.device, engine.standby)
+
+
+def load_engine_from(path: Path, runtime: str | None, players: int, threads: int | None) -> Engine:
+    """In the engine's process: what `reverie.engine.load_engine` gives."""
+    from reverie.engine import load_engine
+
+    return load_engine(path, runtime, players, threads)
+
+
+def _run(
+    listener: socket.socket,
+    host: str,
+    announce: Callable[[str], None],
+    drain_s: float,
+    specs: Sequence[EngineSpec],
+    *,
+    trusted_proxies: Sequence[str] = (),
+    **options: Any,
+) -> None:
     failure: list[BaseException] = []
 
-    def on_loaded(engine_host: EngineHost) -> None:
-        if engine_host.state is HostState.FAILED and engine_host.failure is not None:
-            failure.append(engine_host.failure)
-            asyncio.get_running_loop().call_later(_FAILURE_SHOWN_S, _stop, server)
+    def on_loaded(fleet: Fleet) -> None:
+        if fleet.failure is not None and not failure:
+            failure.append(fleet.failure)
+            asyncio.get_running_loop().call_later(_FAILURE_SHOWN_S, server.stop)
 
     allowed_hosts = LOOPBACK_HOSTS | {host} if _is_loopback(host) else None
-    app = create_app(load, allowed_hosts=allowed_hosts, limits=limits, on_loaded=on_loaded)
-    server = make_server(app)
+    app = create_app(specs, allowed_hosts=allowed_hosts, on_loaded=on_loaded, **options)
+    server = make_server(app, drain_s, trusted_proxies)
     with listener:
-        announce(url)
+        announce(address(listener, host))
         server.run(sockets=[listener])  # at Ctrl-C it shuts everything down, then passes it on
     if failure:
         raise failure[0]
 
 
-def make_server(app: Starlette) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """uvicorn that lets players go on for a while after SIGTERM."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette, drain_s: float) -> None:
+        super().__init__(config)
+        self._app, self._drain_s = app, drain_s
+        self._drain: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        self.should_exit = True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called between two steps of the event loop."""
+        if sig == signal.SIGTERM and self._drain is None and self._drain_s > 0 and self.started:
+            self._drain = asyncio.ensure_future(self._let_go_on(), loop=self._loop)
+        else:
+            super().handle_exit(sig, frame)
+
+    async def _let_go_on(self) -> None:
+        lobby: Lobby = self._app.state.lobby
+        await lobby.drain(self._drain_s)
+        self.stop()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+
+def make_server(
+    app: Starlette, drain_s: float = 0.0, trusted_proxies: Sequence[str] = ()
+) -> Server:
     """uvicorn as frames need it: no compression of what is compressed already, pings that find a
     dead client in 15 s.
 
     asyncio sets TCP_NODELAY on every connection by itself. The hard wall for a message is far above
     the protocol's own limit, so that a client that sends too much reads why.
     """
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            ws="websockets-sansio",
-            ws_per_message_deflate=False,
-            ws_max_size=1 << 20,
-            ws_ping_interval=5.0,
-            ws_ping_timeout=10.0,
-            timeout_graceful_shutdown=2,
-            lifespan="on",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-        )
+    config = uvicorn.Config(
+        app,
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_max_size=1 << 20,
+        ws_ping_interval=5.0,
+        ws_ping_timeout=10.0,
+        timeout_graceful_shutdown=2,
+        lifespan="on",
+        log_level="warning",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
     )
+    return Server(config, app, drain_s)
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -139,7 +248,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _stop(server: uvicorn.Server) -> None:
-    server.should_exit = True

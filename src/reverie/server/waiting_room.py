@@ -1,6 +1,7 @@
 """Who waits for a place, in order, and how long it may take.
 
-Lives on the event loop: nothing here is locked.
+Lives on the event loop: nothing here is locked. Whoever had a place already, and lost it without
+leaving, goes before those who never had one.
 """
 
 from __future__ import annotations
@@ -10,15 +11,11 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
-from reverie.core import ReverieError
 from reverie.session import FullError
 
-if TYPE_CHECKING:
-    from reverie.engine import Engine
-
-MAX_WAITING = 64
 RECHECK_S = 0.25
 """There can be room without anybody leaving: a device that was slow is not any more."""
 NUM_STAYS = 32
@@ -27,15 +24,24 @@ NUM_STAYS = 32
 T = TypeVar("T")
 
 
-class WaitingRoom:
-    """Gives the places of an engine to whoever waits longest.
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    returning: bool
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
 
-    clock: monotonic seconds.
+
+class WaitingRoom(Generic[T]):
+    """Gives the places of a world to whoever waits longest.
+
+    open: a place, or None while there is no room. clock: monotonic seconds.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, max_waiting: int = 1024, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._max_waiting = max_waiting
         self._clock = clock
-        self._line: list[asyncio.Event] = []
+        self._line: list[_Waiting] = []
         self._stays_s: deque[float] = deque(maxlen=NUM_STAYS)
         self._num_staying = 0
 
@@ -45,34 +51,37 @@ class WaitingRoom:
 
     async def enter(
         self,
-        engine: Engine,
-        open: Callable[[], T],
+        open: Callable[[], T | None],
         tell: Callable[[int, float | None], Awaitable[object]],
+        returning: bool = False,
     ) -> T:
-        """What `open` gives, as soon as the engine has room and nobody waits for longer.
+        """What `open` gives, as soon as it gives anything and nobody waits for longer.
 
         tell: called with place in the line, from 1, and seconds that it may take (None: nobody has
-        left yet), at first and whenever the place changes. Raises ReverieError when too many wait.
+        left yet), at first and whenever the place changes. returning: had a place before. Raises
+        FullError when too many wait, and what `open` raises.
         """
-        if len(self._line) >= MAX_WAITING:
-            raise ReverieError(f"{MAX_WAITING} players are waiting already; try again later")
-        moved, told = asyncio.Event(), 0
-        self._line.append(moved)
+        if len(self._line) >= self._max_waiting and not returning:
+            raise FullError(f"{len(self._line)} players are waiting already; try again later")
+        me, told = _Waiting(returning), 0
+        num_before = sum(other.returning for other in self._line) if returning else len(self._line)
+        self._line.insert(num_before, me)
+        if returning:
+            self.wake()
         try:
             while True:
-                if self._line[0] is moved and engine.has_room:
-                    with contextlib.suppress(FullError):  # what fitted a moment ago
-                        return open()
-                place = self._line.index(moved) + 1
-                if place != told:
-                    told = place
-                    await tell(place, self.expected_wait_s(place))
+                if self._line[0] is me and (place := open()) is not None:
+                    return place
+                position = self._line.index(me) + 1
+                if position != told:
+                    told = position
+                    await tell(position, self.expected_wait_s(position))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RECHECK_S):
-                        await moved.wait()
-                moved.clear()
+                    async with asyncio.timeout(RECHECK_S if position == 1 else None):
+                        await me.moved.wait()
+                me.moved.clear()
         finally:
-            self._line.remove(moved)
+            self._line.remove(me)
             self.wake()
 
     @contextlib.contextmanager
@@ -86,15 +95,15 @@ class WaitingRoom:
             self._num_staying -= 1
             self._stays_s.append(self._clock() - began_s)
 
-    def expected_wait_s(self, place: int) -> float | None:
-        """Until whoever is at this place in the line gets in, if people stay as long as they did:
-        of n who play, one leaves every n-th part of a stay. None when nobody has left yet.
+    def expected_wait_s(self, position: int) -> float | None:
+        """Until whoever is at this position in the line gets in, if people stay as long as they
+        did: of n who play, one leaves every n-th part of a stay. None when nobody has left yet.
         """
         if not self._stays_s or not self._num_staying:
             return None
-        return place * sum(self._stays_s) / len(self._stays_s) / self._num_staying
+        return position * sum(self._stays_s) / len(self._stays_s) / self._num_staying
 
     def wake(self) -> None:
-        """A place may have become free: whoever is first looks."""
-        for moved in self._line:
-            moved.set()
+        """A place may have become free, or the line has moved: everybody looks."""
+        for waiting in self._line:
+            waiting.moved.set()
