@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from reverie.core import Action, ReverieError
+from reverie.engine.handle import Handle, Prompted
 from reverie.engine.runtime import Batch
 from tests.engine.bench import Bench
 from tests.fakes import PROMPTED
+
+
+def prompted(handle: Handle, text: str) -> Prompted:
+    """What the prompt did."""
+    answers: list[Prompted] = []
+    handle.prompt(text, answers.append)
+    return answers[0]
 
 
 def told(bench: Bench) -> Mapping[str, str]:
@@ -25,8 +33,8 @@ def test_a_prompt_counts_from_the_next_frame_on_and_stays() -> None:
     handle = bench.play()
     bench.run(0.2, handle)
     before = handle._session.frame_index
-    assert handle.prompt("it shall rain") == ({"weather": "rain"}, before)
-    assert handle.prompt("at night").attributes == {"time_of_day": "night"}
+    assert prompted(handle, "it shall rain") == ({"weather": "rain"}, before)
+    assert prompted(handle, "at night").attributes == {"time_of_day": "night"}
     handle.act(PROMPTED.encode(Action({"forward"})), 1, bench.clock())
     frames = bench.run(0.2, handle)[handle.session_id]
     assert frames[0].frame_index == before
@@ -42,11 +50,11 @@ def test_a_prompt_counts_from_the_next_frame_on_and_stays() -> None:
 
 def test_a_prompt_that_means_nothing_changes_nothing() -> None:
     with pytest.raises(ReverieError, match="world 'fake' takes no prompts"):
-        Bench().play().prompt("rain")
+        Bench().play().prompt("rain", print)
     prompted = Bench(space=PROMPTED)
     handle = prompted.play()
     with pytest.raises(ReverieError, match="it can change weather"):
-        handle.prompt("a castle")
+        handle.prompt("a castle", print)
     prompted.run(0.1, handle)
     assert told(prompted)["weather"] == "clear"
 
@@ -54,7 +62,7 @@ def test_a_prompt_that_means_nothing_changes_nothing() -> None:
 def test_a_prompt_made_while_it_warms_is_kept() -> None:
     bench = Bench(num_slots=1, space=PROMPTED)
     handle = bench.engine.open()
-    handle.prompt("rain")
+    handle.prompt("rain", print)
     bench.run(0.2, handle)
     assert told(bench)["weather"] == "rain"
 
@@ -66,7 +74,7 @@ def test_a_prompt_while_a_frame_is_drawn_shows_in_the_one_after() -> None:
 
     def step(batch: Batch) -> np.ndarray:
         if not answers:
-            answers.append((batch.frame_indices[0], handle.prompt("rain").frame_index))
+            answers.append((batch.frame_indices[0], prompted(handle, "rain").frame_index))
         return original(batch)
 
     bench.runtime.step = step  # type: ignore[method-assign]
@@ -75,4 +83,4 @@ def test_a_prompt_while_a_frame_is_drawn_shows_in_the_one_after() -> None:
     assert shown == drawn + 1
     handle.close()
     with pytest.raises(ReverieError, match="the session has ended"):
-        handle.prompt("rain")
+        handle.prompt("rain", print)

@@ -14,7 +14,9 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -22,10 +24,12 @@ import numpy as np
 from reverie.core import Frame, ReverieError
 from reverie.engine.cache_pool import Slots
 from reverie.engine.handle import DRAWN, Handle, drawn_seed
+from reverie.engine.machine import resident_bytes
 from reverie.engine.pace import EngineStatus, Pace, demand
 from reverie.engine.replay import Replay, check_replay
 from reverie.engine.runtime import Batch, Runtime
 from reverie.engine.saves import SavedSession
+from reverie.engine.stages import StageTimes
 from reverie.scheduler import Costs, Demand, Plan, capacity, has_room, next_tick, schedule
 from reverie.session import ActionMailbox, FullError, Reading, Session, SessionState
 from reverie.world import Start, World
@@ -69,6 +73,9 @@ class Engine:
         self._ids = count(1)
         self._active: list[Handle] = []
         self._uncommitted: list[int] = []
+        self._times = StageTimes()
+        self._num_frames = 0
+        self._num_late = 0
 
     # Life.
 
@@ -108,6 +115,11 @@ class Engine:
         self.stop()
 
     @property
+    def kind(self) -> str:
+        """Of its runtime."""
+        return self.runtime.kind
+
+    @property
     def capacity(self) -> int:
         """Sessions that may hold a slot now; the others wait. 0 before `prepare`."""
         return 0 if self.costs is None else capacity(self._fps, self.costs, self._num_slots)
@@ -131,7 +143,21 @@ class Engine:
         with self._wake:
             places = (self.capacity, len(self._active), self.has_room)
             now = EngineStatus() if self._pace is None else self._pace.status
-        return EngineStatus(now.level, now.num_levels, now.load, now.slowdown, *places)
+            granted = Counter(
+                handle._session.num_granted for handle in self._active if handle.state in DRAWN
+            )
+        return replace(
+            now,
+            capacity=places[0],
+            num_active=places[1],
+            has_room=places[2],
+            granted=dict(granted),
+            busy_s=self._times.busy_s,
+            stages=self._times.histograms(),
+            num_frames=self._num_frames,
+            num_late=self._num_late,
+            memory_bytes=resident_bytes(),
+        )
 
     def open(
         self,
@@ -140,14 +166,16 @@ class Engine:
         num_steps: int | None = None,
         saved: SavedSession | None = None,
         replay: Replay | None = None,
+        paused: bool = False,
     ) -> Handle:
         """A new session, in a place of its own.
 
         start: name of one of the world's starts, or a clip of one's own; the first one without.
         seed: decides all chance in the session; drawn if not given. num_steps: denoising steps per
         frame; the fewest the world knows if not given. saved: go on from there instead. replay:
-        play this first, frame by frame, then the player. Raises FullError when there is no room,
-        and ReverieError on a start, number of steps or replay that the world does not have.
+        play this first, frame by frame, then the player. paused: before the first frame. Raises
+        FullError when there is no room, and ReverieError on a start, number of steps or replay that
+        the world does not have.
         """
         config = self.world.config
         if saved is not None:
@@ -161,6 +189,7 @@ class Engine:
             f"{next(self._ids):06d}", drawn_seed(seed), steps, ActionMailbox(config.action_space)
         )
         handle = Handle(self, session, self._find_start(start))
+        handle._wants_pause = paused
         handle._forget_prompts()
         with self._wake:
             if self._stopping:
@@ -235,6 +264,7 @@ class Engine:
             self._end(handles, f"drawing a frame failed: {_line(error)}")
             return
         finished_s = self._clock()
+        self._times.observe("draw", finished_s - started_s)
         self._uncommitted.extend(batch.slots)
         frames = [
             Frame(pixels, i, reading.seq, reading.time_s, started_s, finished_s, plan.num_steps)
@@ -281,6 +311,7 @@ class Engine:
                 if session.state not in (*DRAWN, SessionState.PAUSED):
                     continue  # ended or restarted while its frame was drawn
                 session.frame_index += 1
+                self._count(handle, frame, (frame.finished_s - frame.started_s) / len(frames))
                 session.change += SMOOTHING * (changes[i] - session.change)
                 started_s, finished_s = (
                     t - self._origin_s for t in (frame.started_s, frame.finished_s)
@@ -293,6 +324,13 @@ class Engine:
                 published.append(handle)
         _notify(published)
 
+    def _count(self, handle: Handle, frame: Frame, device_s: float) -> None:
+        handle.num_frames += 1
+        handle.device_s += device_s
+        self._num_frames += 1
+        due_s = self._origin_s + (handle._session.tick + 1) / self._fps
+        self._num_late += frame.finished_s > due_s
+
     def _commit(self, slots: Sequence[int]) -> None:
         slots = tuple(slots)
         self._uncommitted = [slot for slot in self._uncommitted if slot not in slots]
@@ -304,8 +342,13 @@ class Engine:
             failed = [h for h in self._active if h._session.slot in slots]
             self._end(failed, f"remembering a frame failed: {_line(error)}")
         self._busy_until_s = self._clock()
+        took_s = self._busy_until_s - began_s
+        self._times.observe("commit", took_s)
+        for handle in self._active:
+            if handle._session.slot in slots:
+                handle.device_s += took_s / len(slots)
         assert self.costs is not None
-        self.costs.observe(len(slots), 0, (self._busy_until_s - began_s) * 1000)
+        self.costs.observe(len(slots), 0, took_s * 1000)
 
     def _keep(self, now_s: float, is_busy: bool = False) -> bool:
         """Take the snapshot that somebody asked for, or that a second of play is remembered by."""
@@ -315,6 +358,7 @@ class Engine:
                 return False
             handle = asked[0]
             slot, epoch = _slot(handle), handle._epoch
+        began_s = self._clock()
         try:
             snapshot = self.runtime.snapshot(slot)
         except Exception as error:
@@ -324,6 +368,7 @@ class Engine:
         with self._wake:
             answers = handle._remember(snapshot) if handle._epoch == epoch else []
             self._busy_until_s = self._clock()
+            self._times.observe("snapshot", self._busy_until_s - began_s)
         for answer in answers:
             answer()
         return True
@@ -342,6 +387,7 @@ class Engine:
             session, clip, i = handle._session, handle._start, handle._num_warmed
             epoch, slot, seed, saved = handle._epoch, _slot(handle), session.seed, handle._saved
         frame, action = clip.frames[i : i + 1], clip.actions[i : i + 1]
+        began_s = self._clock()
         try:
             if saved is not None:
                 self.runtime.restore(slot, saved.snapshot)
@@ -354,6 +400,7 @@ class Engine:
             return True
         with self._wake:
             handle._warmed_s = self._busy_until_s = self._clock()
+            self._times.observe("warm", self._busy_until_s - began_s)
             if session.state is not SessionState.WARMING or handle._epoch != epoch:
                 return True  # closed or restarted meanwhile
             handle._num_warmed += 1

@@ -28,6 +28,11 @@ HISTORY_S = 10
 """How far back a player can go: one moment is kept for each of these seconds."""
 _PATIENCE_S = 0.1
 """Whoever asks for a snapshot gets it after this long, even if somebody's frame is late."""
+_KEEP_S = 0.5
+_KEEP_BUSY_S = 0.85
+"""A moment is kept after this much play when there is time; after that much, even if there is none.
+So what would be lost with the engine is less than a second.
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +64,13 @@ class Handle:
         self._newest: Frame | None = None
         self._answers: list[Callable[[SavedSession | None], None]] = []  # who asked for a snapshot
         self._asked_s = 0.0
+        self._kept: SavedSession | None = None
+        self.num_frames = 0
+        """Drawn for this session so far."""
+        self.device_s = 0.0
+        """Its share of the device's time: of a batch of b, a b-th part."""
+        self.refused = False
+        """Ended before it began, because the place was gone; only behind a process."""
 
     @property
     def state(self) -> SessionState:
@@ -81,6 +93,13 @@ class Handle:
     def num_skipped(self) -> int:
         """Frames that were left out because the engine was late."""
         return self._session.num_skipped
+
+    @property
+    def kept(self) -> SavedSession | None:
+        """The newest moment, less than a second of play old. Still there after an end that nobody
+        asked for, so that the session can go on elsewhere.
+        """
+        return self._kept
 
     def act(self, action: NDArray[np.floating], seq: int, time_s: float) -> None:
         """The player's newest action: an encoded vector [A] whose camera part may exceed 1.
@@ -116,11 +135,12 @@ class Handle:
         """Denoising steps per frame, one of the world's. Raises ReverieError on another number."""
         self._session.num_steps = self._engine._known_steps(num_steps)
 
-    def prompt(self, text: str) -> Prompted:
+    def prompt(self, text: str, answer: Callable[[Prompted], None]) -> None:
         """Have the world be as the text says, from the next frame on; what it does not name stays.
 
-        Raises ReverieError, with what can be wished for, where it asks for nothing the world knows,
-        and where the session has ended.
+        answer: called with what that did, on whatever thread knows. Raises ReverieError, with what
+        can be wished for, where it asks for nothing the world knows, and where the session has
+        ended.
         """
         engine, session = self._engine, self._session
         wished, space = engine.world.understand(text), engine.world.config.action_space
@@ -129,7 +149,8 @@ class Handle:
                 raise ReverieError("the session has ended; start another")
             now = space.decode_attributes(session.mailbox.attributes) | wished
             session.mailbox.tell(space.encode_attributes(now))
-            return Prompted(wished, session.frame_index + session.is_drawn)
+            done = Prompted(wished, session.frame_index + session.is_drawn)
+        answer(done)
 
     def pause(self) -> None:
         """Stand still, keeping the slot. A session that is not playing yet pauses when it would."""
@@ -177,8 +198,9 @@ class Handle:
             answer(None)
 
     def close(self, reason: str = "closed") -> None:
-        """Give the slot to the next in the queue. A second time does nothing."""
+        """Give the slot to others, and drop everything. A second time does nothing."""
         self._engine._end([self], reason)
+        self._kept = None
 
     def _notify(self) -> None:
         for callback in self._callbacks:
@@ -215,6 +237,7 @@ class Handle:
         self._warmed_s = session.steered_s = self._engine._clock()
         self._epoch += 1
         self._script.clear()
+        self._kept = saved
         if saved is None:
             self._newest, self._log = None, ActionLog()
             self._moments.clear()
@@ -262,9 +285,8 @@ class Handle:
             return False
         if self._answers:
             return not is_busy or now_s - self._asked_s > _PATIENCE_S
-        last = self._moments[-1].frame_index if self._moments else -fps
-        due = session.frame_index - last
-        return due >= (1.5 * fps if is_busy else fps)
+        last = self._kept.frame_index if self._kept else -fps
+        return session.frame_index - last >= fps * (_KEEP_BUSY_S if is_busy else _KEEP_S)
 
     def _moment(self, frame_index: int) -> SavedSession | None:
         """The newest moment that is not after this frame, or else the oldest."""
@@ -326,7 +348,7 @@ class Handle:
         last = self._moments[-1].frame_index if self._moments else -math.inf
         if session.frame_index - last >= self._engine.world.config.fps:
             self._moments.append(saved)
-        whole = replace(saved, replay=self._replay())
+        self._kept = whole = replace(saved, replay=self._replay())
         answers, self._answers = self._answers, []
         return [partial(answer, whole) for answer in answers]
 

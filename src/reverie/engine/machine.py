@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+STATM = Path("/proc/self/statm")
 
 
 def processor_name() -> str:
@@ -15,3 +17,10 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def resident_bytes() -> int:
+    """Memory of this process that lies in RAM; 0 where the system does not say."""
+    if not STATM.is_file():
+        return 0
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from reverie.core import Deadline
 from reverie.engine.handle import DRAWN, Handle
+from reverie.engine.stages import Histogram
 from reverie.scheduler import (
     IDLE_EVERY,
     Costs,
@@ -27,7 +28,10 @@ IDLE_S = 30.0
 class EngineStatus:
     """level: of quality, 0 is best; num_levels: that there are. load: part of every period that the
     device is busy, at the 99th percentile. slowdown: of the device against its cost table.
-    capacity: sessions that it can have. has_room: for one more.
+    capacity: sessions that it can have. has_room: for one more. granted: sessions by the denoising
+    steps that they get. busy_s: the device's so far; stages: histograms of what it did
+    (`STAGE_BUCKETS_MS`). num_frames, num_late: drawn so far, and after their deadlines.
+    memory_bytes: of its process.
     """
 
     level: int = 0
@@ -37,6 +41,12 @@ class EngineStatus:
     capacity: int = 0
     num_active: int = 0
     has_room: bool = False
+    granted: Mapping[int, int] = field(default_factory=dict)
+    busy_s: float = 0.0
+    stages: Mapping[str, Histogram] = field(default_factory=dict)
+    num_frames: int = 0
+    num_late: int = 0
+    memory_bytes: int = 0
 
 
 class Pace:
