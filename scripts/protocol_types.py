@@ -1,7 +1,8 @@
-"""Writes web/src/protocol.generated.ts from the Python side of the socket's protocol.
+"""Writes what others are told of the server from what Python says: the page's types of the socket's
+protocol and of the dashboard's figures (TypeScript), and docs/openapi.json.
 
-python scripts/protocol_types.py            writes the file
-python scripts/protocol_types.py --check    exits with 1 when the file is not what Python says
+python scripts/protocol_types.py            writes the files
+python scripts/protocol_types.py --check    exits with 1 when one is not what Python says
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal, NotRequired, Union
 
-from reverie.server import messages, protocol
+from reverie.server import messages, openapi, protocol, status, usage
 
-FILE = Path(__file__).resolve().parent.parent / "web" / "src" / "protocol.generated.ts"
-OPENING = """\
-// Written by scripts/protocol_types.py from protocol.py and messages.py: change those instead.
-"""
+ROOT = Path(__file__).resolve().parent.parent
+PROTOCOL_FILE = ROOT / "web" / "src" / "protocol.generated.ts"
+STATUS_FILE = ROOT / "web" / "src" / "status.generated.ts"
+OPENAPI_FILE = ROOT / "docs" / "openapi.json"
+OPENING = "// Written by scripts/protocol_types.py from {}: change that instead.\n"
 NUMBERS = (
     "PROTOCOL_VERSION",
     "MAX_MESSAGE_BYTES",
@@ -53,10 +55,40 @@ BODIES = (
 )
 
 
-def source() -> str:
-    """The whole file, TypeScript."""
-    parts = [OPENING]
-    parts += [f"export const {name} = {getattr(protocol, name):g};" for name in NUMBERS]
+STATUS_BODIES = (
+    status.Percentiles,
+    status.StagePercentiles,
+    status.EngineFigures,
+    status.EngineBody,
+    status.WorldSessions,
+    status.FrameFigures,
+    status.PowerFigures,
+    usage.UsageBody,
+    status.StatusBody,
+)
+
+
+def files() -> dict[Path, str]:
+    """Every file that is written here, and its text."""
+    return {
+        PROTOCOL_FILE: protocol_types(),
+        STATUS_FILE: status_types(),
+        OPENAPI_FILE: json.dumps(openapi.document(), indent=1, ensure_ascii=False) + "\n",
+    }
+
+
+def status_types() -> str:
+    """The figures of the dashboard, TypeScript."""
+    parts = [OPENING.format("status.py and usage.py")]
+    for body in STATUS_BODIES:
+        parts += [*_interface(body), ""]
+    return "\n".join(parts)
+
+
+def protocol_types() -> str:
+    """The protocol of the socket, TypeScript."""
+    parts = [OPENING.format("protocol.py and messages.py")]
+    parts += [f"export const {name} = {_number(getattr(protocol, name))};" for name in NUMBERS]
     parts.append(f"export const SUBPROTOCOL = {json.dumps(protocol.SUBPROTOCOL)};")
     for enum in (protocol.ClientMessage, protocol.ServerMessage, protocol.CloseCode):
         parts += ["", *_enum(enum)]
@@ -72,6 +104,10 @@ def source() -> str:
     parts += ["", "/** The JSON of COMMAND. */"]
     parts.append(f"export type Command = {_type(messages.Command)};")
     return "\n".join(parts) + "\n"
+
+
+def _number(value: float) -> str:
+    return json.dumps(int(value) if value == int(value) else value)
 
 
 def _enum(enum: type[IntEnum]) -> list[str]:
@@ -127,7 +163,7 @@ def _type(hint: Any) -> str:
     plain = {str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
     if hint in plain:
         return plain[hint]
-    if hint in BODIES:
+    if hint in (*BODIES, *STATUS_BODIES):
         return hint.__name__
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is NotRequired:
@@ -144,14 +180,19 @@ def _type(hint: Any) -> str:
 
 
 def main() -> int:
-    if "--check" not in sys.argv[1:]:
-        FILE.write_text(source(), encoding="utf-8")
-        return 0
-    if FILE.is_file() and FILE.read_text(encoding="utf-8") == source():
-        return 0
-    name = f"{FILE.parent.parent.name}/{FILE.parent.name}/{FILE.name}"
-    print(f"{name} is not what Python says; run `make docs`", file=sys.stderr)
-    return 1
+    wrong = {
+        path: text
+        for path, text in files().items()
+        if not path.is_file() or path.read_text(encoding="utf-8") != text
+    }
+    if "--check" in sys.argv[1:]:
+        for path in wrong:
+            name = path.relative_to(ROOT).as_posix()
+            print(f"{name} is not what Python says; run `make docs`", file=sys.stderr)
+        return 1 if wrong else 0
+    for path, text in wrong.items():
+        path.write_text(text, encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":

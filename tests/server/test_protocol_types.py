@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +13,10 @@ from reverie.server.protocol import ActionMessage
 from scripts import protocol_types
 
 
-def test_the_file_is_current():
-    written = protocol_types.FILE.read_text(encoding="utf-8")
-    assert written == protocol_types.source(), "run `make docs`"
+@pytest.mark.parametrize("path", protocol_types.files(), ids=lambda path: path.name)
+def test_the_file_is_current(path: Path):
+    written = path.read_text(encoding="utf-8")
+    assert written == protocol_types.files()[path], "run `make docs`"
 
 
 def test_every_command_has_a_type():

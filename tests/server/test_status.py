@@ -67,6 +67,7 @@ def stages(draw: dict[int, int], sum_ms: float) -> dict[str, tuple[tuple[int, ..
 def test_a_server_that_just_began_knows_nothing_and_says_so():
     told = Server(FakeHost()).look()
     assert told["engines"][0]["state"] == "warming"
+    assert told["engines"][0]["figures"] is None
     assert told["frames"] == {"fps": None, "num_sent": 0, "num_late": 0, "gap_ms": None}
     assert told["power"] == dict.fromkeys(("watts", "joules", "joules_per_frame")) | {"of": []}
     assert told["dollars_per_session_hour"] is None
@@ -77,9 +78,10 @@ def test_an_engine_is_told_of():
     expected = {"name": "meadow/0", "world": "meadow", "device": "cpu", "state": "ready"}
     assert engine.items() >= expected.items()
     assert (engine["restarts"], engine["standby"]) == (2, True)
-    assert (engine["level"], engine["num_levels"], engine["load"]) == (1, 4, 0.7)
-    assert engine["granted"] == {"1": 1, "2": 3}
-    assert engine["memory_bytes"] == 2**28
+    figures = engine["figures"]
+    assert (figures["level"], figures["num_levels"], figures["load"]) == (1, 4, 0.7)
+    assert figures["granted"] == {"1": 1, "2": 3}
+    assert figures["memory_bytes"] == 2**28
 
 
 def test_an_engine_that_failed_says_why():
@@ -114,8 +116,8 @@ def test_rates_are_of_the_last_seconds():
     server.metrics.num_frames = 380
     told = server.look()
     (engine,) = told["engines"]
-    assert engine["fps"] == 80
-    assert engine["hit_rate"] == 0.99
+    assert engine["figures"]["fps"] == 80
+    assert engine["figures"]["hit_rate"] == 0.99
     assert told["frames"]["fps"] == 76
     server.clock.advance(60.0)
     assert server.look()["frames"]["fps"] is None  # nobody looked lately
@@ -128,7 +130,7 @@ def test_who_looks_often_compares_with_the_same_moment():
     for tenth in range(100):
         server.clock.advance(0.1)
         host.status = replace(BUSY, num_frames=1000 + 8 * tenth)
-        told.append(server.look()["engines"][0]["fps"])
+        told.append(server.look()["engines"][0]["figures"]["fps"])
     assert told[-1] == pytest.approx(80)
     assert len(server.metrics.past) <= 22
 
@@ -140,8 +142,8 @@ def test_an_engine_that_was_started_again_counts_from_its_beginning():
     server.clock.advance(5.0)
     host.status = replace(BUSY, num_frames=50, num_late=0)
     (engine,) = server.look()["engines"]
-    assert engine["fps"] is None
-    assert engine["hit_rate"] == 1.0
+    assert engine["figures"]["fps"] is None
+    assert engine["figures"]["hit_rate"] == 1.0
 
 
 def test_stages_are_of_the_last_seconds():
@@ -150,7 +152,7 @@ def test_stages_are_of_the_last_seconds():
     server.look()
     server.clock.advance(5.0)
     host.status = replace(BUSY, num_frames=1100, stages=stages({0: 1000, 4: 100}, 700.0))
-    draw = server.look()["engines"][0]["stages_ms"]["draw"]
+    draw = server.look()["engines"][0]["figures"]["stages_ms"]["draw"]
     assert draw["mean"] == 6.0
     assert STAGE_BUCKETS_MS[3] < draw["p50"] <= draw["p99"] <= STAGE_BUCKETS_MS[4]
 

@@ -1,4 +1,4 @@
-// Written by scripts/protocol_types.py from protocol.py and messages.py: change those instead.
+// Written by scripts/protocol_types.py from protocol.py and messages.py: change that instead.
 
 export const PROTOCOL_VERSION = 3;
 export const MAX_MESSAGE_BYTES = 4096;

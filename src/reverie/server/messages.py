@@ -4,7 +4,9 @@ these (`scripts/protocol_types.py`); docs/protocol.md tells when each is sent.
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 StateName = Literal["warming", "queued", "playing", "idle", "paused", "ended"]
 KeptName = Literal["save", "fork", "share"]

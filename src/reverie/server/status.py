@@ -9,9 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from reverie import __version__
+from reverie.server.usage import UsageBody
 from reverie.session import SessionState
 
 if TYPE_CHECKING:
@@ -24,6 +27,106 @@ if TYPE_CHECKING:
 WINDOW_S = 10.0
 _SHORTEST_S = 0.5
 STATES = tuple(state.value for state in SessionState if state is not SessionState.ENDED)
+
+
+class Percentiles(TypedDict):
+    """In milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class StagePercentiles(Percentiles):
+    """mean: in milliseconds, too."""
+
+    mean: float
+
+
+class EngineFigures(TypedDict):
+    """level: of quality, 0 is best. load: part of every period that the device is busy, 99th
+    percentile. slowdown: against its cost table. granted: sessions by the passes that they get.
+    hit_rate: part of the frames that were drawn before their deadline. busy_s, num_frames,
+    num_late: since the process began. stages_ms: null where nothing of it happened lately.
+    """
+
+    level: int
+    num_levels: int
+    load: float
+    slowdown: float
+    capacity: int
+    num_active: int
+    granted: dict[str, int]
+    fps: float | None
+    hit_rate: float | None
+    num_frames: int
+    num_late: int
+    busy_s: float
+    stages_ms: dict[str, StagePercentiles | None]
+    memory_bytes: int
+
+
+class EngineBody(TypedDict):
+    """An engine. error: why it never came up. figures: while it is ready."""
+
+    name: str
+    world: str
+    device: str
+    state: str
+    error: str | None
+    restarts: int
+    standby: bool
+    figures: EngineFigures | None
+
+
+class WorldSessions(TypedDict):
+    """Sessions of a world by state. expected_wait_s: of who came now; null where nobody knows."""
+
+    world: str
+    sessions: dict[str, int]
+    waiting: int
+    expected_wait_s: float | None
+
+
+class FrameFigures(TypedDict):
+    """Frames at the sockets, of all sessions. num_late: more than half a frame time too late."""
+
+    fps: float | None
+    num_sent: int
+    num_late: int
+    gap_ms: Percentiles | None
+
+
+class PowerFigures(TypedDict):
+    """of: what is measured; nothing is where that is empty. joules: since the server began."""
+
+    of: list[str]
+    watts: float | None
+    joules: float | None
+    joules_per_frame: float | None
+
+
+class StatusBody(TypedDict):
+    """Everything about a server. state: warming, ready, failed or closing. recovered: times that a
+    session lost its engine and was carried on. queue_ms: of who got a place in the last minutes.
+    price_per_hour: dollars, of one device. memory_bytes: of the server's own process.
+    """
+
+    version: str
+    state: str
+    uptime_s: float
+    sessions: dict[str, int]
+    waiting: int
+    recovered: int
+    worlds: list[WorldSessions]
+    engines: list[EngineBody]
+    frames: FrameFigures
+    queue_ms: Percentiles | None
+    power: PowerFigures
+    price_per_hour: float | None
+    dollars_per_session_hour: float | None
+    memory_bytes: int | None
+    usage: UsageBody
 
 
 class Past(NamedTuple):
@@ -42,7 +145,7 @@ def snapshot(
     ledger: UsageLedger,
     price_per_hour: float | None = None,
     now_s: float | None = None,
-) -> dict[str, Any]:
+) -> StatusBody:
     """Everything, as JSON. Rates and percentiles are of the last seconds in which somebody asked;
     None where nothing is known yet. price_per_hour: dollars, of one device.
     """
@@ -59,7 +162,7 @@ def snapshot(
     return {
         "version": __version__,
         "state": "closing" if lobby.draining else fleet.state.value,
-        "uptime_s": _rounded(now_s - metrics.began_s),
+        "uptime_s": round(now_s - metrics.began_s, 2),
         "sessions": {state: total[state] for state in STATES},
         "waiting": sum(pool.room.num_waiting for pool in fleet.pools.values()),
         "recovered": lobby.num_recovered,
@@ -122,35 +225,36 @@ def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
         return None
 
 
-def percentiles(values: Sequence[float]) -> dict[str, float] | None:
-    """p50, p95 and p99; None of nothing."""
+def percentiles(values: Sequence[float]) -> Percentiles | None:
+    """None of nothing."""
     if not values:
         return None
     ordered = sorted(values)
-    return {
-        f"p{p}": round(ordered[min(p * len(ordered) // 100, len(ordered) - 1)], 2)
-        for p in (50, 95, 99)
-    }
+    p50, p95, p99 = (
+        round(ordered[min(p * len(ordered) // 100, len(ordered) - 1)], 2) for p in (50, 95, 99)
+    )
+    return {"p50": p50, "p95": p95, "p99": p99}
 
 
 def stage_percentiles(
     counts: Sequence[int], sum_ms: float, bounds_ms: Sequence[float]
-) -> dict[str, float] | None:
-    """p50, p95, p99 and mean, from a histogram. counts: in each bucket; the last has no bound, and
-    counts as its lower one. None of nothing.
+) -> StagePercentiles | None:
+    """From a histogram. counts: in each bucket; the last has no bound, and counts as its lower one.
+    None of nothing.
     """
     num = sum(counts)
     if not num:
         return None
-    found = {"mean": round(sum_ms / num, 2)}
-    for p in (50, 95, 99):
-        rest, below_ms = p / 100 * num, 0.0
+
+    def at(part: float) -> float:
+        rest, below_ms = part * num, 0.0
         for count, bound_ms in zip(counts, [*bounds_ms, bounds_ms[-1]], strict=True):
             if count and rest <= count:
-                found[f"p{p}"] = round(below_ms + rest / count * (bound_ms - below_ms), 2)
-                break
+                return round(below_ms + rest / count * (bound_ms - below_ms), 2)
             rest, below_ms = rest - count, bound_ms
-    return found
+        return below_ms
+
+    return {"p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "mean": round(sum_ms / num, 2)}
 
 
 def _remember(past: list[Past], now: Past) -> Past | None:
@@ -165,8 +269,8 @@ def _remember(past: list[Past], now: Past) -> Past | None:
 
 def _engine(
     host: EngineHost, status: EngineStatus | None, now: Past, past: Past | None
-) -> dict[str, Any]:
-    about = {
+) -> EngineBody:
+    return {
         "name": host.name,
         "world": host.world_name,
         "device": host.device,
@@ -174,20 +278,22 @@ def _engine(
         "error": None if host.failure is None else str(host.failure),
         "restarts": host.num_restarts,
         "standby": host.has_standby,
+        "figures": None if status is None else _figures(host.name, status, now, past),
     }
-    if status is None:
-        return about
-    before = None if past is None else past.engines.get(host.name)
+
+
+def _figures(name: str, status: EngineStatus, now: Past, past: Past | None) -> EngineFigures:
+    before = None if past is None else past.engines.get(name)
     if before is not None and before.num_frames > status.num_frames:
         before = None  # another process has taken its place
     elapsed_s = None if past is None or before is None else now.time_s - past.time_s
     frames = status.num_frames - (before.num_frames if before else 0)
     late = status.num_late - (before.num_late if before else 0)
-    return about | {
+    return {
         "level": status.level,
         "num_levels": status.num_levels,
-        "load": _rounded(status.load, 3),
-        "slowdown": _rounded(status.slowdown, 3),
+        "load": round(status.load, 3),
+        "slowdown": round(status.slowdown, 3),
         "capacity": status.capacity,
         "num_active": status.num_active,
         "granted": {str(steps): n for steps, n in sorted(status.granted.items())},
@@ -195,16 +301,18 @@ def _engine(
         "hit_rate": round(1 - late / frames, 4) if frames else None,
         "num_frames": status.num_frames,
         "num_late": status.num_late,
-        "busy_s": _rounded(status.busy_s),
+        "busy_s": round(status.busy_s, 2),
         "stages_ms": _stages(status, before),
         "memory_bytes": status.memory_bytes,
     }
 
 
-def _stages(status: EngineStatus, before: EngineStatus | None) -> dict[str, Any]:
+def _stages(
+    status: EngineStatus, before: EngineStatus | None
+) -> dict[str, StagePercentiles | None]:
     from reverie.engine.stages import STAGE_BUCKETS_MS
 
-    told = {}
+    told: dict[str, StagePercentiles | None] = {}
     for name, (counts, sum_ms) in status.stages.items():
         old, old_sum_ms = ((0,) * len(counts), 0.0)
         if before is not None and name in before.stages:

@@ -11,10 +11,11 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from reverie.core import ReverieError
 from reverie.server.power import PowerMeter
@@ -49,13 +50,46 @@ class Usage:
             if more is not None:
                 setattr(self, field.name, more + (so_far or 0))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> UsageBody:
         """As it is told: to the millisecond, and to a millionth of a dollar."""
-        digits = {"dollars": 6}
         return {
-            name: round(value, digits.get(name, 3)) if isinstance(value, float) else value
-            for name, value in asdict(self).items()
+            "sessions": self.sessions,
+            "seconds": round(self.seconds, 3),
+            "frames": self.frames,
+            "device_s": round(self.device_s, 3),
+            "joules": None if self.joules is None else round(self.joules, 3),
+            "dollars": None if self.dollars is None else round(self.dollars, 6),
         }
+
+
+class UsageBody(TypedDict):
+    """What was used, as it is told; see `Usage`."""
+
+    sessions: int
+    seconds: float
+    frames: int
+    device_s: float
+    joules: float | None
+    dollars: float | None
+
+
+class UsageRow(UsageBody):
+    """Of one key and world."""
+
+    who: str
+    world: str
+
+
+class LedgerBody(TypedDict):
+    """Everybody's usage since the server began. price_per_hour: dollars, of one device. energy_of:
+    what the joules are measured of; nothing is where that is empty.
+    """
+
+    since: str
+    price_per_hour: float | None
+    energy_of: list[str]
+    rows: list[UsageRow]
+    total: UsageBody
 
 
 class UsageLedger:
@@ -112,8 +146,8 @@ class UsageLedger:
         for (who, world), usage in sorted(self._rows.items()):
             yield who, world, usage
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything; `energy_of` names what the meter measures."""
+    def to_json(self) -> LedgerBody:
+        """Everything."""
         return {
             "since": _iso(self._since_s),
             "price_per_hour": self.price_per_hour,
