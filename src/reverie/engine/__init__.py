@@ -2,6 +2,7 @@
 
 from reverie.engine.engine import Engine, EngineStatus
 from reverie.engine.handle import Handle
+from reverie.engine.process import EngineProcess, RemoteHandle
 from reverie.engine.replay import Replay
 from reverie.engine.runtime import Batch, CostTable, Runtime
 from reverie.engine.runtimes import load_engine, load_runtime
@@ -11,8 +12,10 @@ __all__ = [
     "Batch",
     "CostTable",
     "Engine",
+    "EngineProcess",
     "EngineStatus",
     "Handle",
+    "RemoteHandle",
     "Replay",
     "Runtime",
     "SavedSession",

@@ -23,10 +23,11 @@ import numpy as np
 
 from reverie.core import Frame, ReverieError
 from reverie.engine.cache_pool import Slots
-from reverie.engine.handle import DRAWN, Handle, drawn_seed
+from reverie.engine.handle import DRAWN, Handle
 from reverie.engine.machine import resident_bytes
+from reverie.engine.opening import check_opening
 from reverie.engine.pace import EngineStatus, Pace, demand
-from reverie.engine.replay import Replay, check_replay
+from reverie.engine.replay import Replay
 from reverie.engine.runtime import Batch, Runtime
 from reverie.engine.saves import SavedSession
 from reverie.engine.stages import StageTimes
@@ -58,6 +59,9 @@ class Engine:
     ) -> None:
         self.world = world
         self.runtime = runtime
+        self.on_death: Callable[[str], None] | None = None
+        """As behind a process (`EngineProcess`); a thread does not die."""
+        self.on_room: Callable[[], None] | None = None
         self.costs: Costs | None = None
         self._num_slots = num_slots
         self._slots = Slots(num_slots)
@@ -177,18 +181,10 @@ class Engine:
         FullError when there is no room, and ReverieError on a start, number of steps or replay that
         the world does not have.
         """
-        config = self.world.config
-        if saved is not None:
-            seed, num_steps, replay = saved.seed, saved.num_steps, None
-            start = saved.replay.start if saved.replay else start
-        if replay is not None:
-            check_replay(self.world, replay)
-            start, seed = replay.start, replay.seed
-        steps = self._known_steps(min(config.denoising_steps) if num_steps is None else num_steps)
-        session = Session(
-            f"{next(self._ids):06d}", drawn_seed(seed), steps, ActionMailbox(config.action_space)
-        )
-        handle = Handle(self, session, self._find_start(start))
+        opening = check_opening(self.world, start, seed, num_steps, saved, replay)
+        mailbox = ActionMailbox(self.world.config.action_space)
+        session = Session(f"{next(self._ids):06d}", opening.seed, opening.num_steps, mailbox)
+        handle = Handle(self, session, opening.start)
         handle._wants_pause = paused
         handle._forget_prompts()
         with self._wake:
@@ -198,7 +194,7 @@ class Engine:
                 raise FullError("every place is taken")
             session.slot = self._slots.allocate()
             self._active.append(handle)
-            handle._begin(saved, replay)
+            handle._begin(opening.saved, opening.replay)
         return handle  # nobody listens yet, so nobody is told
 
     # One unit of work: schedule -> run -> publish; commits and warming fill the time between.
@@ -439,17 +435,6 @@ class Engine:
     def _call(self) -> None:
         self._called = True
         self._wake.notify_all()
-
-    def _find_start(self, start: str | Start | None) -> Start:
-        return start if isinstance(start, Start) else self.world.find_start(start)
-
-    def _known_steps(self, num_steps: int) -> int:
-        known = self.world.config.denoising_steps
-        if num_steps not in known:
-            raise ReverieError(
-                f"{num_steps!r} denoising steps; this world was trained for {list(known)}"
-            )
-        return num_steps
 
 
 def _slot(handle: Handle) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.core import Frame, ReverieError
+from reverie.engine.opening import drawn_seed, find_start, known_steps
 from reverie.engine.replay import ActionLog, Replay
 from reverie.engine.saves import SavedSession
 from reverie.session import Reading, Session, SessionState
@@ -133,7 +134,7 @@ class Handle:
 
     def set_steps(self, num_steps: int) -> None:
         """Denoising steps per frame, one of the world's. Raises ReverieError on another number."""
-        self._session.num_steps = self._engine._known_steps(num_steps)
+        self._session.num_steps = known_steps(self._engine.world, num_steps)
 
     def prompt(self, text: str, answer: Callable[[Prompted], None]) -> None:
         """Have the world be as the text says, from the next frame on; what it does not name stays.
@@ -161,7 +162,7 @@ class Handle:
 
     def restart(self, start: str | Start | None = None, seed: int | None = None) -> None:
         """Begin again, from another start if given. Raises ReverieError if there is none such."""
-        clip = self._start if start is None else self._engine._find_start(start)
+        clip = self._start if start is None else find_start(self._engine.world, start)
         with self._engine._wake:
             if self.state is SessionState.ENDED:
                 return
@@ -351,12 +352,3 @@ class Handle:
         self._kept = whole = replace(saved, replay=self._replay())
         answers, self._answers = self._answers, []
         return [partial(answer, whole) for answer in answers]
-
-
-def drawn_seed(seed: int | None) -> int:
-    """The seed, or one that is drawn. Raises ReverieError on one that a session cannot have."""
-    if seed is None:
-        return int(np.random.SeedSequence().generate_state(1)[0])
-    if not 0 <= seed < 2**64:
-        raise ReverieError(f"seed is {seed}; expected a whole number from 0 to 2**64 - 1")
-    return int(seed)

@@ -45,6 +45,11 @@ class ActionLog:
                 yield np.frombuffer(vector, np.float32), num_steps
             first = end
 
+    @property
+    def num_runs(self) -> int:
+        """Frames that differ from the one before: what it takes to copy it."""
+        return len(self._runs)
+
     def append(self, vector: NDArray[np.float32], num_steps: int, count: int = 1) -> None:
         """One more frame, or several alike."""
         end = len(self) + count

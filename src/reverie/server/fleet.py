@@ -110,8 +110,8 @@ class EngineHost:
             engine, failure = None, None
             try:
                 engine = self.spec.make()
-                if hasattr(engine, "on_death"):
-                    engine.on_death = lambda reason: self._call(self._died, engine, reason)
+                engine.on_death = lambda reason: self._call(self._died, engine, reason)
+                engine.on_room = lambda: self._call(self._on_change)
                 engine.start()
             except BaseException as error:
                 failure = error
