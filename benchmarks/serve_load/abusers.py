@@ -73,9 +73,11 @@ class Abuser:
 
     async def finish(self, player: Player, patience_s: float) -> None:
         """Waits for the end that the server makes of it, and writes it down."""
+        had_time = self.rest_s > patience_s
         ended = await player.until(lambda: player.is_closed, min(patience_s, self.rest_s))
         visit = player.visit
-        code = visit.close_code or ("reset" if ended else "still open")
+        stayed = "still open" if had_time else "time was over"
+        code = visit.close_code or ("reset" if ended else stayed)
         self.abuse.ends[str(code) if visit.status == 101 else f"http {visit.status}"] += 1
         self.abuse.num_frames += visit.num_frames
         if player.wire is not None:
@@ -136,7 +138,7 @@ async def _flood(abuser: Abuser, make: Callable[[], bytes], burst: int = BURST) 
         await asyncio.sleep(0.001)
         while player.wire.transport.get_write_buffer_size() > 1 << 20 and not player.is_closed:
             await asyncio.sleep(0.001)
-    await abuser.finish(player, 0.2)
+    await abuser.finish(player, 1.0)
 
 
 async def garbage(abuser: Abuser) -> None:
