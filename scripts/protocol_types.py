@@ -57,7 +57,7 @@ BODIES = (
 
 STATUS_BODIES = (
     status.Percentiles,
-    status.StagePercentiles,
+    status.StageFigures,
     status.EngineFigures,
     status.EngineBody,
     status.WorldSessions,

@@ -17,7 +17,7 @@ from reverie.server.status import (
     percentiles,
     resident_bytes,
     snapshot,
-    stage_percentiles,
+    stage_figures,
 )
 from reverie.session import SessionState
 from tests.fakes import FakeClock
@@ -154,6 +154,7 @@ def test_stages_are_of_the_last_seconds():
     host.status = replace(BUSY, num_frames=1100, stages=stages({0: 1000, 4: 100}, 700.0))
     draw = server.look()["engines"][0]["figures"]["stages_ms"]["draw"]
     assert draw["mean"] == 6.0
+    assert draw["share"] == 0.12
     assert STAGE_BUCKETS_MS[3] < draw["p50"] <= draw["p99"] <= STAGE_BUCKETS_MS[4]
 
 
@@ -177,10 +178,10 @@ def test_percentiles_are_values_that_were_there():
 
 
 def test_percentiles_of_a_histogram_lie_in_its_buckets():
-    assert stage_percentiles([0, 0, 0], 0.0, [1.0, 2.0]) is None
-    told = stage_percentiles([100, 100, 0], 200.0, [10.0, 20.0])
-    assert told == {"mean": 1.0, "p50": 10.0, "p95": 19.0, "p99": 19.8}
-    beyond = stage_percentiles([0, 0, 7], 700.0, [10.0, 20.0])
+    assert stage_figures([0, 0, 0], 0.0, [1.0, 2.0]) is None
+    told = stage_figures([100, 100, 0], 200.0, [10.0, 20.0])
+    assert told == {"mean": 1.0, "share": None, "p50": 10.0, "p95": 19.0, "p99": 19.8}
+    beyond = stage_figures([0, 0, 7], 700.0, [10.0, 20.0])
     assert beyond is not None
     assert beyond["p99"] == 20.0  # at least: nobody knows how much
 

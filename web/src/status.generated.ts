@@ -7,12 +7,13 @@ export interface Percentiles {
   p99: number;
 }
 
-/** mean: in milliseconds, too. */
-export interface StagePercentiles {
+/** mean: in milliseconds, too. share: of the device's time, lately; null where nobody looked just before. */
+export interface StageFigures {
   p50: number;
   p95: number;
   p99: number;
   mean: number;
+  share: number | null;
 }
 
 /** level: of quality, 0 is best. load: part of every period that the device is busy, 99th percentile. slowdown: against its cost table. granted: sessions by the passes that they get. hit_rate: part of the frames that were drawn before their deadline. busy_s, num_frames, num_late: since the process began. stages_ms: null where nothing of it happened lately. */
@@ -29,7 +30,7 @@ export interface EngineFigures {
   num_frames: number;
   num_late: number;
   busy_s: number;
-  stages_ms: Record<string, StagePercentiles | null>;
+  stages_ms: Record<string, StageFigures | null>;
   memory_bytes: number;
 }
 

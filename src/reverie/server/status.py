@@ -37,10 +37,13 @@ class Percentiles(TypedDict):
     p99: float
 
 
-class StagePercentiles(Percentiles):
-    """mean: in milliseconds, too."""
+class StageFigures(Percentiles):
+    """mean: in milliseconds, too. share: of the device's time, lately; null where nobody looked
+    just before.
+    """
 
     mean: float
+    share: float | None
 
 
 class EngineFigures(TypedDict):
@@ -62,7 +65,7 @@ class EngineFigures(TypedDict):
     num_frames: int
     num_late: int
     busy_s: float
-    stages_ms: dict[str, StagePercentiles | None]
+    stages_ms: dict[str, StageFigures | None]
     memory_bytes: int
 
 
@@ -236,9 +239,9 @@ def percentiles(values: Sequence[float]) -> Percentiles | None:
     return {"p50": p50, "p95": p95, "p99": p99}
 
 
-def stage_percentiles(
-    counts: Sequence[int], sum_ms: float, bounds_ms: Sequence[float]
-) -> StagePercentiles | None:
+def stage_figures(
+    counts: Sequence[int], sum_ms: float, bounds_ms: Sequence[float], elapsed_s: float | None = None
+) -> StageFigures | None:
     """From a histogram. counts: in each bucket; the last has no bound, and counts as its lower one.
     None of nothing.
     """
@@ -254,7 +257,13 @@ def stage_percentiles(
             rest, below_ms = rest - count, bound_ms
         return below_ms
 
-    return {"p50": at(0.5), "p95": at(0.95), "p99": at(0.99), "mean": round(sum_ms / num, 2)}
+    return {
+        "p50": at(0.5),
+        "p95": at(0.95),
+        "p99": at(0.99),
+        "mean": round(sum_ms / num, 2),
+        "share": round(sum_ms / 1e3 / elapsed_s, 4) if elapsed_s else None,
+    }
 
 
 def _remember(past: list[Past], now: Past) -> Past | None:
@@ -302,23 +311,23 @@ def _figures(name: str, status: EngineStatus, now: Past, past: Past | None) -> E
         "num_frames": status.num_frames,
         "num_late": status.num_late,
         "busy_s": round(status.busy_s, 2),
-        "stages_ms": _stages(status, before),
+        "stages_ms": _stages(status, before, elapsed_s),
         "memory_bytes": status.memory_bytes,
     }
 
 
 def _stages(
-    status: EngineStatus, before: EngineStatus | None
-) -> dict[str, StagePercentiles | None]:
+    status: EngineStatus, before: EngineStatus | None, elapsed_s: float | None
+) -> dict[str, StageFigures | None]:
     from reverie.engine.stages import STAGE_BUCKETS_MS
 
-    told: dict[str, StagePercentiles | None] = {}
+    told: dict[str, StageFigures | None] = {}
     for name, (counts, sum_ms) in status.stages.items():
         old, old_sum_ms = ((0,) * len(counts), 0.0)
         if before is not None and name in before.stages:
             old, old_sum_ms = before.stages[name]
         new = [count - was for count, was in zip(counts, old, strict=True)]
-        told[name] = stage_percentiles(new, sum_ms - old_sum_ms, STAGE_BUCKETS_MS)
+        told[name] = stage_figures(new, sum_ms - old_sum_ms, STAGE_BUCKETS_MS, elapsed_s)
     return told
 
 
