@@ -198,7 +198,7 @@ class _Child:
         self._num_opened += 1
         self._note(None)
 
-    def _ask(self, name: str, handle: Handle | None, request: int, *text: str) -> None:
+    def _ask(self, name: str, handle: Handle | None, request: int, text: str = "") -> None:
         def answer(value: object) -> None:
             with self._news:
                 self._answers.append((request, value))
@@ -210,7 +210,7 @@ class _Child:
             handle.save(answer)
         else:
             try:
-                handle.prompt(*text, answer)
+                handle.prompt(text, answer)
             except ReverieError:  # ended meanwhile: what it asks for was understood before
                 answer(None)
 

@@ -38,7 +38,7 @@ class StageTimes:
         self.busy_s = 0.0
         """Of all stages together."""
         self._counts = {stage: [0] * (len(STAGE_BUCKETS_MS) + 1) for stage in STAGES}
-        self._sums_ms = dict.fromkeys(STAGES, 0.0)
+        self._sums_ms: dict[str, float] = dict.fromkeys(STAGES, 0.0)
 
     def observe(self, stage: str, seconds: float) -> None:
         """One run of a stage took so long."""

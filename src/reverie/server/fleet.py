@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reverie.core import MAX_KEYS, ReverieError
@@ -110,22 +111,22 @@ class EngineHost:
             engine, failure = None, None
             try:
                 engine = self.spec.make()
-                engine.on_death = lambda reason: self._call(self._died, engine, reason)
-                engine.on_room = lambda: self._call(self._on_change)
+                engine.on_death = partial(self._call, self._died, engine)
+                engine.on_room = partial(self._call, self._on_change)
                 engine.start()
             except BaseException as error:
                 failure = error
-            if not self._call(self._settle, engine, failure) and engine is not None:
-                engine.stop()  # the server stopped meanwhile, loop and all
+            self._call(self._settle, engine, failure)
+            if loop.is_closed() and engine is not None:  # the server stopped meanwhile
+                engine.stop()
 
-        def call(what: Callable[..., None], *arguments: object) -> bool:
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(what, *arguments)
-                return True
-            return False
-
-        self._call = call
         threading.Thread(target=run, name=f"loader {self.name}", daemon=True).start()
+
+    def _call(self, what: Callable[..., None], *arguments: object) -> None:
+        """On the loop, from any thread; nothing once that is closed."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(what, *arguments)
 
     def _settle(self, engine: AnyEngine | None, failure: BaseException | None) -> None:
         assert self._loop is not None

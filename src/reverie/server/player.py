@@ -30,6 +30,7 @@ from reverie.server.keeping import KEPT, keep
 from reverie.server.limits import PICTURE_COST, FloodGauge, SocketLimits
 from reverie.server.lobby import Beginning, Lobby, Seat
 from reverie.server.metrics import Metrics
+from reverie.server.presence import away, time_limit_s
 from reverie.server.protocol import CloseCode, ProtocolError
 from reverie.server.request import (
     PlayRequest,
@@ -53,8 +54,6 @@ CHECK_S = 0.25
 METER_S = 1.0
 WARN_S = 60.0
 """Before the time limit."""
-CROWDED_EVICT_S = 3.0
-"""Paused, until the place goes to somebody who waits for one."""
 _AWAY = (SessionState.PAUSED, SessionState.LOST)
 
 
@@ -93,7 +92,7 @@ class Player:
         self._last_seq = 0
         self._heard_s = time.monotonic()
         self._state_since_s = time.monotonic()
-        self._told: dict[str, object] = {}
+        self._told: dict[str, Any] = {}
         self._replay_frames = 0
         self._previous: Frame | None = None
         self._tasks: set[asyncio.Future[None]] = set()
@@ -150,7 +149,7 @@ class Player:
 
     async def _stay(self, seat: Seat, world: World) -> None:
         """From HELLO on: queue, play, and queue again whenever the place was lost."""
-        limit_s = self._time_limit_s(seat)
+        limit_s = time_limit_s(self._limits, seat.grant.play_s)
         hello = {
             **describe(world),
             "resume": seat.token,
@@ -244,14 +243,12 @@ class Player:
 
     async def _tell_state(self, session: AnyHandle, count_state: Callable[[str], None]) -> None:
         state = session.state.value
-        said: dict[str, object] = {"state": state}
+        said: dict[str, Any] = {"state": state}
         if self._replay_frames:
             said["replay"] = True
         assert self._seat is not None
-        left_s = min(
-            self._time_limit_s(self._seat) - self._seat.played_s,
-            self._lobby.closing_s - time.monotonic(),
-        )
+        limit_s = time_limit_s(self._limits, self._seat.grant.play_s)
+        left_s = min(limit_s - self._seat.played_s, self._lobby.closing_s - time.monotonic())
         if left_s < WARN_S:
             said["left_s"] = WARN_S  # said once, when it begins to run
         if said == self._told:
@@ -269,7 +266,7 @@ class Player:
 
     async def _watch(self, seat: Seat, session: AnyHandle) -> None:
         """Looks after a place that nobody uses, and meters it. Wakes `_write` when it fails."""
-        metered_s, away = time.monotonic(), None
+        metered_s, state = time.monotonic(), None
         try:
             while True:
                 await asyncio.sleep(CHECK_S)
@@ -278,40 +275,26 @@ class Player:
                     metered_s = now_s
                     seat.meter(session)
                     self._check_limits(seat)
-                was, away = away, self._is_away(seat, session, now_s)
-                if away is not None and was is away:  # twice: this server may have been asleep
+                since_s = (now_s - self._state_since_s, now_s - self._heard_s)
+                is_crowded = seat.pool.room.num_waiting > 0
+                was, state = state, away(session.state, *since_s, self._limits, is_crowded)
+                if state is not None and was is state:  # twice: this server may have been asleep
+                    seat.wants_pause |= state is SessionState.PAUSED
                     self._session = None
                     self._back.clear()
-                    seat.vacate(away)
+                    seat.vacate(state)
                     return
         finally:
             self._news.set()
 
     def _check_limits(self, seat: Seat) -> None:
-        limit_s = self._time_limit_s(seat)
+        limit_s = time_limit_s(self._limits, seat.grant.play_s)
         if seat.played_s >= limit_s:
             raise ProtocolError(CloseCode.OVER, f"the time limit of {limit_s:g} s is over")
         if time.monotonic() >= self._lobby.closing_s:
             raise ProtocolError(CloseCode.OVER, "the server is closing; come back in a minute")
         if not self._access.is_valid(seat.grant):
             raise ProtocolError(CloseCode.UNAUTHORIZED, "the key of this session was withdrawn")
-
-    def _is_away(self, seat: Seat, session: AnyHandle, now_s: float) -> SessionState | None:
-        """The state of a session whose place is free for others from now on; None to keep it."""
-        limits, state = self._limits, session.state
-        in_state_s = now_s - self._state_since_s
-        if state in (SessionState.PLAYING, SessionState.IDLE):
-            if now_s - self._heard_s > limits.silent_s:
-                return SessionState.LOST
-            if state is SessionState.IDLE and in_state_s > limits.pause_after_s:
-                seat.wants_pause = True
-                return SessionState.PAUSED
-        elif state is SessionState.PAUSED:
-            crowded = seat.pool.room.num_waiting > 0
-            patience_s = min(limits.evict_after_s, limits.idle_s)
-            if in_state_s > (min(CROWDED_EVICT_S, patience_s) if crowded else patience_s):
-                return SessionState.PAUSED
-        return None
 
     async def _wait_for_return(self, seat: Seat) -> None:
         """Without a place, until the player does something again."""
@@ -325,10 +308,6 @@ class Player:
         except TimeoutError:
             line = f"nobody played for {self._limits.idle_s:g} s; the place was given back"
             raise ProtocolError(CloseCode.SILENT, line) from None
-
-    def _time_limit_s(self, seat: Seat) -> float:
-        granted = seat.grant.play_s
-        return min(self._limits.time_limit_s, float("inf") if granted is None else granted)
 
     # Actions in.
 

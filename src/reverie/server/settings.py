@@ -4,9 +4,10 @@ TOML file, then what stands here. Checked when it is read; an unknown name is an
 
 from __future__ import annotations
 
+import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -35,8 +36,8 @@ class EngineSettings(BaseModel):
     world: str = "meadow"
     device: str = "cpu"
     runtime: Literal["openvino", "onnx", "torch"] | None = None
-    players: int = Field(8, ge=1, le=256)
-    threads: int | None = Field(None, ge=1)
+    players: Annotated[int, Field(ge=1, le=256)] = 8
+    threads: Annotated[int | None, Field(ge=1)] = None
     standby: bool = True
 
 
@@ -59,20 +60,20 @@ class SessionSettings(BaseModel):
     """
 
     model_config = _STRICT
-    time_limit_s: float | None = Field(None, gt=0)
-    resume_s: float = Field(30.0, gt=0)
-    silent_s: float = Field(1.25, gt=0)
-    pause_after_s: float = Field(300.0, gt=0)
-    evict_after_s: float = Field(30.0, gt=0)
-    idle_s: float = Field(900.0, gt=0)
-    max_kept: int = Field(256, ge=1)
-    drain_s: float = Field(30.0, ge=0)
+    time_limit_s: Annotated[float | None, Field(gt=0)] = None
+    resume_s: Annotated[float, Field(gt=0)] = 30.0
+    silent_s: Annotated[float, Field(gt=0)] = 1.25
+    pause_after_s: Annotated[float, Field(gt=0)] = 300.0
+    evict_after_s: Annotated[float, Field(gt=0)] = 30.0
+    idle_s: Annotated[float, Field(gt=0)] = 900.0
+    max_kept: Annotated[int, Field(ge=1)] = 256
+    drain_s: Annotated[float, Field(ge=0)] = 30.0
 
     def limits(self) -> SocketLimits:
         """As sockets want them."""
-        values = self.model_dump(exclude={"drain_s", "time_limit_s"})
-        limit = {} if self.time_limit_s is None else {"time_limit_s": self.time_limit_s}
-        return SocketLimits(**values, **limit)
+        values: dict[str, Any] = self.model_dump(exclude={"drain_s", "time_limit_s"})
+        limit_s = math.inf if self.time_limit_s is None else self.time_limit_s
+        return SocketLimits(**values, time_limit_s=limit_s)
 
 
 class Settings(BaseSettings):
@@ -91,8 +92,8 @@ class Settings(BaseSettings):
     sessions: SessionSettings = SessionSettings()
     access: AccessSettings = AccessSettings()
     trusted_proxies: tuple[str, ...] = ()
-    quality: int = Field(90, ge=1, le=100)
-    price_per_hour: float | None = Field(None, ge=0)
+    quality: Annotated[int, Field(ge=1, le=100)] = 90
+    price_per_hour: Annotated[float | None, Field(ge=0)] = None
     usage_file: Path | None = None
     log: Literal["text", "json"] = "text"
 
