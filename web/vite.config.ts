@@ -12,7 +12,7 @@ function sources(): string[] {
     readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
       .filter((entry) => entry.isFile() && !entry.name.endsWith(".test.ts"))
       .map((entry) => relative(root, join(entry.parentPath, entry.name)));
-  const single = ["index.html", "package-lock.json", "package.json", "tsconfig.json", "vite.config.ts"];
+  const single = ["admin.html", "index.html", "package-lock.json", "package.json", "tsconfig.json", "vite.config.ts"];
   return [...single, ...under("public"), ...under("src")].map((name) => name.replaceAll("\\", "/")).sort();
 }
 
@@ -42,8 +42,9 @@ export default defineConfig({
     target: "es2022",
     modulePreload: { polyfill: false },
     rolldownOptions: {
+      input: { reverie: join(root, "index.html"), admin: join(root, "admin.html") },
       // Names without hashes: the files are committed, and the server has browsers ask whether they changed.
-      output: { entryFileNames: "reverie.js", assetFileNames: "reverie[extname]" },
+      output: { entryFileNames: "[name].js", chunkFileNames: "[name].js", assetFileNames: "[name][extname]" },
     },
   },
 });
