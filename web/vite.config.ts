@@ -20,6 +20,7 @@ function sources(): string[] {
 function stamp(): Plugin {
   return {
     name: "stamp",
+    apply: "build", // not when only tests run
     closeBundle() {
       const hash = createHash("sha256");
       for (const name of sources()) {
