@@ -80,7 +80,7 @@ def test_text_is_one_line_whatever_a_client_said():
         (f"Authorization: Bearer {JWT}", "Authorization: Bearer [cut]"),
         ("authorization: bearer abcdefghijkl=", "authorization: bearer [cut]"),
         ("GET /ws?resume=AAAAbbbbCCCCdddd&start=x", "GET /ws?resume=[cut]&start=x"),
-        ("key rvk_aBc-123_x was used", "key [cut] was used"),
+        ("key rv_aBc-123_x was used", "key [cut] was used"),
         ("/api/saves/AAAAbbbbCCCCdddd", "/api/saves/[cut]"),
         (f"subprotocol 'token.{JWT}'", "subprotocol 'token.[cut]'"),
         ("a session lost its engine", "a session lost its engine"),

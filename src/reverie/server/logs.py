@@ -25,7 +25,7 @@ _OWN_FIELDS = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName
 _SECRETS = re.compile(
     r"(?P<before>bearer\s+|resume[=:\"'\s]+|token[=:.\"'\s]+|/api/saves/)[\w.~+/-]{12,}=*"
     r"|\beyJ[\w-]+\.[\w-]+\.[\w-]+"  # a JWT, wherever it stands
-    r"|\brvk_[\w-]+"  # an API key
+    r"|\brv_[\w-]{8,}"  # an API key
     , re.IGNORECASE,
 )  # fmt: skip
 
