@@ -38,6 +38,12 @@ def abuse(duration_s: float = 60.0, num_players: int = 8, each: int = 2) -> Outc
         worst = min((v.hits / v.due for v in visits if v.due), default=math.nan)
         outcome.note("worst_player", worst, "worst of them", "%")
         outcome.say("gap, median / p95 / most", spread([g for v in visits for g in v.gap_ms], "ms"))
+        frames = server.status()["frames"]
+        in_time = 1 - frames["num_late"] / max(frames["num_sent"], 1)
+        outcome.note("server_in_time", in_time, "frames in time, abusers' too, at the server", "%")
+        outcome.say(
+            "clients' own lag, p99, most", f"{story.lag_ms[0]:.1f}, {story.lag_ms[1]:.1f} ms"
+        )
         dropped = sum(map(was_dropped, visits))
         outcome.at_most("dropped", dropped, 0, "players shown the door")
         lost = sum(visit.num_lost_places for visit in visits)

@@ -73,7 +73,8 @@ class Wire(asyncio.Protocol):
 
     def send_raw(self, data: bytes) -> None:
         """Bytes that the protocol knows nothing of."""
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     def close(self, code: int = 1000) -> None:
         """As a browser closes a tab."""
@@ -132,14 +133,13 @@ class Wire(asyncio.Protocol):
             self.opened.set_result(self._protocol.handshake_exc is None)
 
     def _flush(self) -> None:
-        transport = self._transport
+        transport, pieces = self._transport, self._protocol.data_to_send()
         if transport is None or transport.is_closing():
             return
-        for data in self._protocol.data_to_send():
-            if data:
-                transport.write(data)
-            elif transport.can_write_eof():
-                transport.write_eof()
+        if data := b"".join(pieces):
+            transport.write(data)
+        if b"" in pieces and transport.can_write_eof():
+            transport.write_eof()
         if self._protocol.close_expected() and self._protocol.state is State.CLOSED:
             transport.close()
 
