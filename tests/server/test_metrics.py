@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import timeit
 
@@ -116,3 +117,9 @@ def test_a_frame_costs_little():
         timeit.repeat(lambda: metrics.observe_frame(second, first, 10.06, 20), number=200, repeat=9)
     )
     assert took_s / 200 < 100e-6
+
+
+def test_what_is_rendered_aside_is_the_same():
+    metrics = Metrics()
+    metrics.observe_queue(1.0)
+    assert asyncio.run(metrics.render_aside()) == metrics.render()

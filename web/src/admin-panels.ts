@@ -54,7 +54,7 @@ export const PANELS: Panel[] = [
     note: "for a place, by world",
     stepped: true,
     whole: true,
-    read: ({ status }) => Object.fromEntries(status.worlds.map((world) => [world.world, world.waiting])),
+    read: ({ status }) => Object.fromEntries(status.worlds.map((world) => [world.world || "a world", world.waiting])),
     written: count,
   },
   {

@@ -54,7 +54,8 @@ class PlotView {
       this.shown.clear();
       return;
     }
-    if ([...this.shown.keys()].join() !== series.map((one) => one.name).join()) this.list(series);
+    const names = JSON.stringify(series.map((one) => one.name));
+    if (JSON.stringify([...this.shown.keys()]) !== names) this.list(series);
     for (const { name, values } of series) {
       const value = values[index];
       put(this.shown.get(name)!, typeof value === "number" ? this.panel.written(value) : "–");
@@ -102,8 +103,8 @@ async function ask(): Promise<void> {
   byId("login").hidden = true;
   byId("state").dataset.state = status?.state ?? "silent";
   put(byId("state"), status ? status.state[0]!.toUpperCase() + status.state.slice(1) : "No answer");
-  if (status) remember(status);
   timer = window.setTimeout(ask, EVERY_MS);
+  if (status) remember(status);
 }
 
 function remember(status: StatusBody): void {

@@ -4,6 +4,7 @@ of the app against it.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypeVar
 
@@ -102,8 +103,9 @@ def read(model: type[Model], body: bytes) -> Model:
     raise ReverieError(f"{name} is {first['input']!r:.60}: {what}")
 
 
+@functools.cache
 def document() -> dict[str, Any]:
-    """The whole document, as JSON."""
+    """The whole document, as JSON. Made once: it takes as long as a frame."""
     return {
         "openapi": "3.1.0",
         "info": {
