@@ -10,6 +10,7 @@ bit, on who else plays (docs/log.md).
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,8 @@ MAX_THREADS = 4
 MAX_BATCH = 8
 GROUPS = (4, 2, 1)
 """Sessions in one pass; more of them save no more."""
+REST_S = 0.005
+"""Between two frames that are measured."""
 NUM_TIMED = 5
 
 Floats = NDArray[np.float32]
@@ -271,13 +274,15 @@ class CpuRuntime:
             self._pending[slot] = _Pending(*drawn, **values)
 
     def cost_table(self) -> CostTable:
-        """Least times of a few runs of each part, for up to 8 sessions, added up to whole steps."""
+        """Medians of a few frames of every size of batch, up to 8 sessions, each after a rest as in
+        play: cores that slept are slow to wake.
+        """
         for b in range(1, min(self.num_slots, MAX_BATCH) + 1):
             if (b, 0) in self._cost_table:
                 continue
-            draw_ms, self._cost_table[b, 0], decode_ms = self._measure(b)
+            frame_ms, self._cost_table[b, 0], pass_ms = self._measure(b)
             for num_steps in self._world.config.denoising_steps:
-                self._cost_table[b, num_steps] = num_steps * draw_ms + decode_ms
+                self._cost_table[b, num_steps] = frame_ms + (num_steps - 1) * pass_ms
         return self._cost_table
 
     @property
@@ -446,35 +451,31 @@ class CpuRuntime:
         return noise(seed, frame_index, stream, (self.shape.num_tokens, self.shape.num_channels))
 
     def _measure(self, b: int) -> tuple[float, float, float]:
-        """Milliseconds of one denoising pass, one that remembers, and one decoding for each of b
+        """Milliseconds of one frame in one pass, of remembering it, and of one more pass, for b
         sessions.
         """
+        slots = tuple(range(b))
         latents = np.zeros((b, self.shape.num_tokens, self.shape.num_channels), np.float32)
-        told = np.zeros((b, self.shape.action_width), np.float32)
+        idle = np.zeros((b, self._world.config.action_space.width), np.float32)
+        batch = Batch(slots, idle, (0,) * b, (0,) * b, 1)
 
         def draw(slots: Slots, graphs: Graphs) -> None:
             self._pass(slots).draw(graphs, latents[: len(slots)], 0.0, 1.0)
 
-        def remember(slots: Slots, graphs: Graphs) -> None:
-            self._pass(slots).remember(graphs, latents[: len(slots)], 0.0, 1.0)
-
-        def decode(slots: Slots, graphs: Graphs) -> None:
-            shown = self._shown[list(slots)]
-            self._decode(slots, latents[: len(slots)], told[: len(slots)], shown, graphs)
-
-        draw_ms, remember_ms, decode_ms = (
-            self._least_ms(work, b) for work in (draw, remember, decode)
+        works = (
+            lambda: self.step(batch),
+            lambda: self.commit(slots),
+            lambda: self._beside(draw, slots),
         )
-        return draw_ms, remember_ms, decode_ms
-
-    def _least_ms(self, work: Callable[[Slots, Graphs], None], b: int) -> float:
-        # Whatever else the machine does now only adds time; the engine learns the rest as it plays.
-        times = []
+        times_ms: list[list[float]] = [[], [], []]
         for _ in range(NUM_TIMED + 1):
-            started_s = time.perf_counter()
-            self._beside(work, range(b))
-            times.append((time.perf_counter() - started_s) * 1000)
-        return min(times[1:])
+            time.sleep(REST_S)
+            for work, times in zip(works, times_ms, strict=True):
+                started_s = time.perf_counter()
+                work()
+                times.append((time.perf_counter() - started_s) * 1000)
+        frame_ms, commit_ms, pass_ms = (statistics.median(times[1:]) for times in times_ms)
+        return frame_ms, commit_ms, pass_ms
 
 
 def _groups(slots: Sequence[int], num_threads: int) -> list[Slots]:
