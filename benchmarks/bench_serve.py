@@ -59,8 +59,8 @@ def _course(options: argparse.Namespace, sockets: int = 0) -> Course:
 
 SCENARIOS: dict[str, tuple[Scenario, Scenario]] = {
     # name: (whole, in miniature)
-    "ramp": (lambda o: ramp(_course(o), o.world),) * 2,
-    "small": (lambda o: small(_course(o), o.world),) * 2,
+    "ramp": (lambda o: ramp(_course(o), o.world), lambda o: ramp(_course(o), o.world)),
+    "small": (lambda o: small(_course(o), o.world), lambda o: small(_course(o), o.world)),
     "fake500": (
         lambda o: fake500(_course(o, 500)),
         lambda o: fake500(_course(o, 500), num_slots=8),

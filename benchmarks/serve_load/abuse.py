@@ -28,9 +28,8 @@ def abuse(duration_s: float = 60.0, num_players: int = 8, each: int = 2) -> Outc
     device = fake_command(num_slots=num_players + 16 * each, fps=20)
     with running(device, {"engines": [{"standby": False}]}) as server, Watch(server) as watch:
         with crowd(server.ws, chairs) as people:
-            with abusers(server.port, duration_s, each) as pipe:
-                patience_s = duration_s + WARM_S + 20.0
-                told: dict[str, Abuse] = pipe.recv() if pipe.poll(patience_s) else {}
+            with abusers(server.port, duration_s, each) as wait:
+                told = wait(duration_s + WARM_S + 20.0)
             story = people.join()
         visits = story.visits
         outcome.note("players", num_players, "players")

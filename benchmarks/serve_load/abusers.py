@@ -263,9 +263,11 @@ KINDS: dict[str, Kind] = {
 
 
 @contextmanager
-def abusers(port: int, duration_s: float, each: int = 1) -> Iterator[Connection]:
-    """All kinds at once, `each` of every kind; what comes of the connection is a dict from kind to
-    `Abuse`. They are gone at the end.
+def abusers(
+    port: int, duration_s: float, each: int = 1
+) -> Iterator[Callable[[float], dict[str, Abuse]]]:
+    """All kinds at once, `each` of every kind. Gives a call that waits at most so many seconds for
+    what came of them, by kind; of nothing where they did not end. They are gone at the end.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -273,7 +275,7 @@ def abusers(port: int, duration_s: float, each: int = 1) -> Iterator[Connection]
     process.start()
     theirs.close()
     try:
-        yield ours
+        yield lambda patience_s: ours.recv() if ours.poll(patience_s) else {}
     finally:
         process.join(1)
         if process.is_alive():

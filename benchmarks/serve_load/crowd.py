@@ -46,7 +46,9 @@ class Chair:
 
 @dataclass(slots=True)
 class Second:
-    """What all players saw in one second of the clock. steps: frames by denoising steps."""
+    """What all players saw in one second of the clock. playing, queued: players at its begin.
+    steps: frames by denoising steps.
+    """
 
     due: int = 0
     hits: int = 0
@@ -69,16 +71,9 @@ class Story:
     cpu_s: float = 0.0
     duration_s: float = 0.0
 
-    def between(self, from_s: float, until_s: float) -> Second:
-        """Sums of due, hits and steps; most playing and queued."""
-        chosen = [second for t, second in self.seconds.items() if from_s <= t < until_s]
-        return Second(
-            sum(s.due for s in chosen),
-            sum(s.hits for s in chosen),
-            sum((s.steps for s in chosen), Counter()),
-            max((s.playing for s in chosen), default=0),
-            max((s.queued for s in chosen), default=0),
-        )
+    def between(self, from_s: float, until_s: float) -> list[Second]:
+        """Those seconds."""
+        return [second for t, second in self.seconds.items() if from_s <= t < until_s]
 
 
 class Crowd:

@@ -44,7 +44,6 @@ def main() -> None:
         limits=settings.sessions.limits(),
         access=open_access(settings),
         ledger=UsageLedger(settings.price_per_hour, settings.usage_file),
-        price_per_hour=settings.price_per_hour,
     )
     listener = listen(settings.host, settings.port)
     with listener:

@@ -13,6 +13,7 @@ import math
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,34 +153,38 @@ def _tell_steps(outcome: Outcome, course: Course, story: Story, watch: Watch) ->
     """The ladder and the hit rate, step by step."""
     parts = []
     for name, begin_s, end_s in course.steps:
-        seen = story.between(begin_s, end_s)
+        seconds = story.between(begin_s, end_s)
+        due, hits = sum(s.due for s in seconds), sum(s.hits for s in seconds)
+        frames = sum((s.steps for s in seconds), Counter[int]())
         samples = watch.between(story.began_s + begin_s, story.began_s + end_s)
         engines = [engine for sample in samples for engine in engine_figures(sample.status)]
         levels = [engine["level"] for engine in engines]
-        loads = [engine["load"] for engine in engines]
-        rate = seen.hits / seen.due if seen.due else None
-        level = (min(levels, default=0), max(levels, default=0))
-        load = max(loads, default=0.0)
-        steps = {k: round(n / seen.steps.total(), 3) for k, n in sorted(seen.steps.items())}
-        parts.append(
-            {
-                "step": name,
-                "playing": seen.playing,
-                "queued": seen.queued,
-                "level": level,
-                "load": round(load, 2),
-                "steps": steps,
-                "hit_rate": rate and round(rate, 4),
-            }
-        )
+        playing = [second.playing for second in seconds]
+        queued = [second.queued for second in seconds]
+        steps = {k: round(n / frames.total(), 3) for k, n in sorted(frames.items())}
+        part = {
+            "step": name,
+            "playing": _mean(playing),
+            "queued": _mean(queued),
+            "level": (min(levels, default=0), max(levels, default=0)),
+            "load": round(max((engine["load"] for engine in engines), default=0.0), 2),
+            "slowdown": _mean([engine["slowdown"] for engine in engines]),
+            "steps": steps,
+            "hit_rate": round(hits / due, 4) if due else None,
+        }
+        parts.append(part)
         passes = ", ".join(f"{share:.0%} with {k}" for k, share in steps.items())
         outcome.say(
             f"{name} (seconds {begin_s:g} to {end_s:g})",
-            f"{seen.playing} play, {seen.queued} wait at most; ladder {level[0]}-{level[1]}, load "
-            f"{load:.2f} at most; frames: {passes or '-'} passes; {show(rate, '%')} of {seen.due} "
-            "in time",
+            f"{part['playing']:g} play, {part['queued']:g} wait; ladder "
+            f"{min(levels, default=0)} to {max(levels, default=0)}; {passes or '-'} passes; "
+            f"{show(part['hit_rate'], '%')} of {due} in time",
         )
     outcome.note("steps", parts)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(sum(values) / len(values), 2) if values else 0.0
 
 
 def _tell_players(outcome: Outcome, course: Course, story: Story, capacity: int) -> None:
@@ -189,7 +194,8 @@ def _tell_players(outcome: Outcome, course: Course, story: Story, capacity: int)
     outcome.note("sockets", course.sockets or 3 * capacity, "sockets at most")
     outcome.note("visits", len(visits), "visits, one after the other")
     full = story.between(course.steps[2][1], course.steps[2][2])
-    rate = full.hits / full.due if full.due else math.nan
+    due = sum(second.due for second in full)
+    rate = sum(second.hits for second in full) / due if due else math.nan
     outcome.at_least("hit_rate_at_3x", rate, HIT_RATE, "deadline hits of admitted at 3x", "%")
     outcome.at_least("hit_rate", hit_rate(admitted), HIT_RATE, "the same, all the time", "%")
     rates = [visit.hits / visit.due for visit in admitted if visit.due >= 40]
@@ -252,9 +258,9 @@ def _tell_server(
 def _tell_cost(
     outcome: Outcome, course: Course, story: Story, joules: float | None, source: str
 ) -> None:
-    full = [s for t, s in story.seconds.items() if course.steps[2][1] <= t < course.steps[2][2]]
-    playing = sum(second.playing for second in full) / len(full) if full else math.nan
-    outcome.note("playing_at_3x", round(playing, 2), "playing at 3x, mean")
+    full = story.between(course.steps[2][1], course.steps[2][2])
+    playing = _mean([second.playing for second in full])
+    outcome.note("playing_at_3x", playing, "playing at 3x, mean")
     price = course.price / playing if playing else math.nan
     outcome.note("dollars_per_session_hour", round(price, 4))
     outcome.say(f"$ per session-hour at ${course.price:g} an hour", f"{price:.4f}")
