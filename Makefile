@@ -46,6 +46,7 @@ format: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python scripts/cli_page.py
+	$(BIN)/python scripts/protocol_types.py
 
 web:
 	@command -v npm >/dev/null || { echo 'Building the page needs Node 20 and npm. On Debian or Ubuntu: apt-get install nodejs npm' >&2; exit 1; }

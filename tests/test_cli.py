@@ -194,13 +194,43 @@ def test_play_simulator_without_its_extra(
     assert err.count("\n") == 1
 
 
-def test_serve_opens_no_browser(
-    capsys: pytest.CaptureFixture[str], served: Calls, opened: list[str]
+def test_serve_takes_flags_before_its_file_and_opens_no_browser(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    opened: list[str],
+    tmp_path: Path,
 ):
-    assert run(capsys, "serve", "--host", "0.0.0.0", "--port", "0")[0] == 0
-    assert (served[0][1]["host"], served[0][1]["port"]) == ("0.0.0.0", 0)
-    assert "http://127.0.0.1:8137" in announce(served, capsys)
+    calls = Calls()
+    monkeypatch.setattr("reverie.server.serving.serve_settings", calls)
+    file = tmp_path / "serve.toml"
+    file.write_text("port = 1\n[sessions]\nresume_s = 5\n")
+    flags = ["--config", str(file), "--port", "0", "--players", "3", "--log", "json"]
+    assert run(capsys, "serve", "meadow", "tiny", *flags)[0] == 0
+    ((settings,), _) = calls[0]
+    assert (settings.port, settings.sessions.resume_s, settings.log) == (0, 5, "json")
+    assert [(e.world, e.players) for e in settings.engines] == [("meadow", 3), ("tiny", 3)]
     assert opened == []
+
+
+def test_serve_does_not_open_to_others_by_accident(capsys: pytest.CaptureFixture[str]):
+    code, _, err = run(capsys, "serve", "--host", "0.0.0.0", "--port", "0")
+    assert code == 2
+    assert "give --keys FILE" in err
+    assert err.count("\n") == 1
+
+
+def test_key_shows_a_key_once_and_lists_names(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    file = ["--file", str(tmp_path / "keys.json")]
+    code, shown, _ = run(capsys, "key", "shop", *file, "--world", "meadow", "--admin")
+    assert code == 0
+    assert shown.startswith("rv_")
+    listed = run(capsys, "key", *file)[1]
+    assert listed.split()[0] == "shop"
+    assert "admin, meadow" in listed
+    assert shown.strip() not in listed
+    assert run(capsys, "key", "shop", *file)[0] == 2
+    assert run(capsys, "key", "shop", *file, "--remove")[0] == 0
+    assert run(capsys, "key", "ann", *file, "--remove")[0] == 2
 
 
 def test_port_in_use_is_one_line(

@@ -19,6 +19,7 @@ import typer
 
 from reverie.bench.command import RuntimeName, bench
 from reverie.core import ReverieError
+from reverie.server.command import Port, key, serve
 
 if TYPE_CHECKING:
     from reverie.engine import Engine
@@ -120,10 +121,6 @@ WorldName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.")]
-Port = Annotated[
-    int | None, typer.Option(help="Port to listen on; by default the first free one from 8137.")
-]
-Players = Annotated[int, typer.Option(help="How many may play at the same time.", min=1)]
 
 
 @app.command()
@@ -158,50 +155,8 @@ def play(
     serve(load, host=host, port=port, announce=lambda address: _open(address + query, browser))
 
 
-@app.command()
-def serve(
-    worlds: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[WORLD]...", help="Bundled names, folders, or hf://user/world."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Settings as TOML; flags go before it.")
-    ] = None,
-    host: Annotated[
-        str | None,
-        typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.  [127.0.0.1]"),
-    ] = None,
-    port: Port = None,
-    players: Annotated[
-        int | None, typer.Option(help="Places in each engine, at most.  [8]", min=1)
-    ] = None,
-    keys: Annotated[
-        Path | None, typer.Option(help="File of API keys: nobody plays without a token.")
-    ] = None,
-    open_access: Annotated[
-        bool, typer.Option("--open", help="Let anybody play, also from elsewhere.")
-    ] = False,
-    log: Annotated[
-        str | None, typer.Option(metavar="text|json", help="Form of the log.  [text]")
-    ] = None,
-) -> None:
-    """Serve worlds to many players.
-
-    Every engine is a process of its own; one that dies is replaced, and its players play on. Who
-    comes when every place is taken waits in a queue. SIGTERM lets players go on for a while, Ctrl-C
-    ends at once. Settings: flags, REVERIE_* in the environment, the file (docs/serving.md).
-    """
-    from reverie.server.serving import serve_settings
-    from reverie.server.settings import read_settings
-
-    flags: dict[str, Any] = {"host": host, "port": port, "log": log}
-    places = {"players": players} if players is not None else {}
-    if worlds or places:
-        flags["engines"] = [{"world": world, **places} for world in worlds or ["meadow"]]
-    access = {"keys": keys, "open": open_access or None}
-    flags["access"] = {name: value for name, value in access.items() if value is not None} or None
-    given = {name: value for name, value in flags.items() if value is not None}
-    serve_settings(read_settings(config, given))
+app.command()(serve)
+app.command()(key)
 
 
 @app.command()

@@ -77,11 +77,13 @@ class PlayerClient:
                 self.send(protocol.pack_ack(frame.frame_index))
         return self.answers.pop(0)
 
-    def until_closed(self) -> int | None:
+    def until_closed(self, acknowledge: bool = False) -> int | None:
         """Reads whatever still comes and returns the code with which the server closed."""
         try:
             while True:
-                self.receive()
+                frame = self.receive()
+                if frame is not None and acknowledge:
+                    self.send(protocol.pack_ack(frame.frame_index))
         except ConnectionClosed as closed:
             return closed.rcvd.code if closed.rcvd else None
 

@@ -100,8 +100,8 @@ def test_metrics_count_what_players_get():
             client.send(b"\xff")
             client.until_closed()
         after = metrics(url)
-    assert while_playing["reverie_sessions playing"] == 1
-    assert after["reverie_sessions playing"] == 0
+    assert while_playing["reverie_sessions playing landscape"] == 1
+    assert after.get("reverie_sessions playing landscape", 0) == 0
     assert after["reverie_refusals_total malformed"] == 1
     sent = after["reverie_frames_sent_total"]
     assert sent >= 8

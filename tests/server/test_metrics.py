@@ -48,19 +48,6 @@ def test_an_action_waits_once_however_many_frames_answer_it():
     assert value(metrics, "wait_ms_count") == 1
 
 
-def test_a_socket_is_counted_in_one_state_at_a_time():
-    metrics = Metrics()
-
-    def sessions(state: str) -> float | None:
-        return metrics.registry.get_sample_value("reverie_sockets", {"state": state})
-
-    with metrics.session_gauge() as move:
-        move("queued")
-        move("playing")
-        assert (sessions("queued"), sessions("playing")) == (0, 1)
-    assert sessions("playing") == 0
-
-
 def test_an_action_is_timed_until_the_socket_has_its_frame():
     metrics = Metrics()
     metrics.observe_frame(frame(0, 10), None, 10.002, fps=20, sent_s=10.003)

@@ -359,7 +359,7 @@ def test_a_tab_that_only_acknowledges_is_alive():
 
 
 def test_a_paused_tab_keeps_its_place_for_longer():
-    with served(silent_s=0.3, idle_s=1.5) as (url, engine), player(url) as client:
+    with served(silent_s=0.3, idle_s=1.5) as (url, _), player(url) as client:
         client.frame()
         client.command("pause")
         client.until_state("paused")

@@ -9,7 +9,14 @@ from pathlib import Path
 from reverie.server.app import STATIC_DIR
 
 WEB = Path(__file__).resolve().parents[2] / "web"
-SINGLE = ("admin.html", "index.html", "package-lock.json", "package.json", "tsconfig.json", "vite.config.ts")
+SINGLE = (
+    "admin.html",
+    "index.html",
+    "package-lock.json",
+    "package.json",
+    "tsconfig.json",
+    "vite.config.ts",
+)
 MAX_BYTES = 100_000
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -40,14 +41,13 @@ def create_app(
     access: Access | None = None,
     ledger: UsageLedger | None = None,
     quality: int = 90,
-    price_per_hour: float | None = None,
     on_loaded: Callable[[Fleet], Any] | None = None,
 ) -> Starlette:
     """The ASGI app around some engines; `app.state` has its fleet, lobby and metrics.
 
     allowed_hosts: names that the Host header may carry (None: any). access: who may play (None:
-    everybody). price_per_hour: dollars, of each device. on_loaded: called with the fleet on the
-    event loop when an engine came up, or failed to for good.
+    everybody). on_loaded: called with the fleet on the event loop
+    when an engine came up, or failed to for good.
     """
     from reverie.engine.handle import HISTORY_S
 
@@ -55,8 +55,8 @@ def create_app(
     fleet, metrics = Fleet(specs, on_loaded), Metrics()
     lobby = Lobby(limits or SocketLimits(), metrics, ledger)
     lobby.rewind_s = HISTORY_S
-    metrics.watch(fleet, lobby, ledger, price_per_hour)
-    rest = Rest(fleet, lobby, access, codec, metrics, ledger, price_per_hour)
+    metrics.watch(fleet, lobby, ledger)
+    rest = Rest(fleet, lobby, access, codec, metrics, ledger)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -66,6 +66,7 @@ def create_app(
         finally:
             lobby.close()
             await fleet.stop()
+            await asyncio.to_thread(ledger.close)
 
     async def play(websocket: WebSocket) -> None:
         try:
@@ -88,7 +89,7 @@ def create_app(
             Route("/admin", _admin),
             Mount("/", _PageFiles(directory=STATIC_DIR, html=True)),
         ],
-        middleware=[Middleware(HostGuard, allowed_hosts=allowed_hosts)],
+        middleware=[Middleware(HostGuard, allowed_hosts=allowed_hosts, foreign_pages=access.is_on)],
         exception_handlers={HTTPException: _error_line, ReverieError: _error_line},
         lifespan=lifespan,
     )
@@ -138,4 +139,5 @@ async def _error_line(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException):
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
     status = error.code % 1000 if isinstance(error, ProtocolError) else 400
-    return JSONResponse({"error": str(error)}, status)
+    headers = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "10"}}.get(status)
+    return JSONResponse({"error": str(error)}, status, headers)

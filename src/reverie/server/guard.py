@@ -10,7 +10,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -27,14 +27,26 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
+_SHARED_HEADERS = {
+    "access-control-allow-headers": "authorization, content-type",
+    "access-control-allow-methods": "GET, POST",
+    "access-control-max-age": "600",
+    "vary": "origin",
+}
 
 
 class HostGuard:
-    """ASGI middleware. allowed_hosts: names that the Host header may carry; None for any."""
+    """ASGI middleware. allowed_hosts: names that the Host header may carry; None for any.
+    foreign_pages: pages from elsewhere are let through to where their token is looked at
+    (`Access`): what a browser adds to a request by itself opens nothing there.
+    """
 
-    def __init__(self, app: ASGIApp, allowed_hosts: frozenset[str] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, allowed_hosts: frozenset[str] | None, foreign_pages: bool = False
+    ) -> None:
         self._app = app
         self._allowed_hosts = allowed_hosts
+        self._foreign_pages = foreign_pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -51,11 +63,19 @@ class HostGuard:
             await JSONResponse({"error": line}, status_code=403)(scope, receive, send)
             return
 
+        headers = Headers(scope=scope)
+        shared = {}
+        if self._foreign_pages and "origin" in headers and scope["path"].startswith("/api/"):
+            shared = {**_SHARED_HEADERS, "access-control-allow-origin": headers["origin"]}
+
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_PAGE_HEADERS)
+                MutableHeaders(scope=message).update({**_PAGE_HEADERS, **shared})
             await send(message)
 
+        if shared and scope.get("method") == "OPTIONS":  # a browser asks before it asks
+            await Response(status_code=204)(scope, receive, send_guarded)
+            return
         await self._app(scope, receive, send_guarded)
 
     def _refusal(self, headers: Headers) -> str | None:
@@ -63,7 +83,7 @@ class HostGuard:
         if self._allowed_hosts is not None and _hostname(host) not in self._allowed_hosts:
             return f"host {host!r} is not one of {', '.join(sorted(self._allowed_hosts))}"
         origin = headers.get("origin")
-        if origin is not None and _netloc(origin) != host:
+        if origin is not None and _netloc(origin) != host and not self._foreign_pages:
             return f"origin {origin!r} is not this server, {host!r}"
         return None
 

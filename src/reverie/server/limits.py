@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from reverie.server.protocol import CloseCode, ProtocolError
@@ -63,3 +66,38 @@ class FloodGauge:
             raise ProtocolError(
                 CloseCode.FLOODING, f"too many messages; at most {self._rate:g} a second"
             )
+
+
+class RateLimiter:
+    """A bucket of tokens for each name: `burst` at once, refilled by `rate_per_s`. Forgets who has
+    not been seen for longest when there are too many.
+    """
+
+    def __init__(
+        self,
+        rate_per_s: float,
+        burst: float,
+        clock: Callable[[], float] = time.monotonic,
+        max_names: int = 10_000,
+    ) -> None:
+        self._rate, self._burst, self._clock = rate_per_s, burst, clock
+        self._max_names = max_names
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()  # left, when
+
+    def has_room(self, name: str) -> bool:
+        """Whether `spend` would let it through."""
+        return self._left(name) >= 1.0
+
+    def spend(self, name: str, line: str) -> None:
+        """Count one. Raises ProtocolError with the line when its bucket is empty."""
+        left = self._left(name)
+        if left < 1.0:
+            raise ProtocolError(CloseCode.FLOODING, f"{line}; slow down")
+        self._levels[name] = (left - 1.0, self._clock())
+        self._levels.move_to_end(name)
+        while len(self._levels) > self._max_names:
+            self._levels.popitem(last=False)
+
+    def _left(self, name: str) -> float:
+        left, then_s = self._levels.get(name, (self._burst, 0.0))
+        return min(self._burst, left + self._rate * (self._clock() - then_s))

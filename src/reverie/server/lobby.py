@@ -79,6 +79,7 @@ class Seat:
         self.played_s = 0.0
         """With a place in an engine, all times together."""
         self._lobby = lobby
+        self._account = lobby.ledger.open(grant.who, pool.title)
         self._state = SessionState.QUEUED
         self._vacated: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._vacated.set_result(None)
@@ -169,12 +170,8 @@ class Seat:
         then_s, frames, device_s = self._metered
         self._metered = now = (time.monotonic(), handle.num_frames, handle.device_s)
         self.played_s += now[0] - then_s
-        self._lobby.ledger.charge(
-            self.grant.who,
-            self.pool.title,
-            seconds=now[0] - then_s,
-            frames=now[1] - frames,
-            device_s=now[2] - device_s,
+        self._account.charge(
+            seconds=now[0] - then_s, frames=now[1] - frames, device_s=now[2] - device_s
         )
 
     def end(self) -> None:
@@ -186,6 +183,7 @@ class Seat:
         if handle is not None:
             self.meter(handle)
             handle.close()
+        self._account.close()
         self.pool.room.wake()
 
     def _keep(self, saved: SavedSession | None) -> None:
@@ -218,6 +216,11 @@ class Lobby:
     def seats(self) -> list[Seat]:
         return list(self._seats.values())
 
+    def world_of(self, token: str | None) -> str | None:
+        """Of the session that a player comes back to, if there is one."""
+        seat = self._seats.get(token or "")
+        return None if seat is None else seat.pool.title
+
     def sit(self, pool: Pool, grant: Grant, beginning: Beginning) -> Seat:
         """A new session. Raises ProtocolError while the server closes."""
         if self.draining:
@@ -246,7 +249,7 @@ class Lobby:
         ProtocolError where there is none such any more.
         """
         seat = self._seats.get(token)
-        if seat is None or seat.grant.who != grant.who:
+        if seat is None or not _same_player(seat.grant, grant):
             raise ProtocolError(
                 CloseCode.UNKNOWN, "this session is over; sessions are kept for a short while only"
             )
@@ -313,6 +316,11 @@ class Lobby:
         kept = [seat for seat in self._seats.values() if seat.attached is None]
         for seat in kept[: max(len(kept) - self.limits.max_kept, 0)]:
             self.end(seat)
+
+
+def _same_player(had: Grant, shown: Grant) -> bool:
+    """An expired token is good for the session that it began, another one for any of its key."""
+    return had.who == shown.who and (not shown.is_expired or had.token_id == shown.token_id)
 
 
 async def saved_of(handle: AnyHandle) -> SavedSession | None:

@@ -8,14 +8,13 @@ engines and the machine, is not observed here but read then (`collector`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from reverie.core import Frame
 
@@ -59,10 +58,6 @@ class Metrics:
         self.queue_ms = self._histogram(
             "queue_ms", "From asking for a place to having one", _QUEUE_BUCKETS_MS
         )
-        self.sessions = Gauge(
-            "reverie_sockets", "Sockets by the state of their session", ["state"],
-            registry=self.registry,
-        )  # fmt: skip
         self.frames_sent = self._counter("frames_sent", "Frames sent to clients")
         self.late_frames = self._counter(
             "late_frames", "Frames more than half a frame time later than the frame rate asks"
@@ -146,24 +141,6 @@ class Metrics:
     def recent_waits_ms(self, within_s: float = 300.0) -> list[float]:
         """In the queue, of whoever got a place lately."""
         return self._recent(self._queued, within_s)
-
-    @contextlib.contextmanager
-    def session_gauge(self) -> Iterator[Callable[[str], None]]:
-        """Counts one socket for as long as it lasts: call what this gives with its new state."""
-        counted = None
-
-        def move(state: str | None) -> None:
-            nonlocal counted
-            if counted is not None:
-                self.sessions.labels(counted).dec()
-            if state is not None:
-                self.sessions.labels(state).inc()
-            counted = state
-
-        try:
-            yield move
-        finally:
-            move(None)
 
     def render(self) -> bytes:
         """In the text form of Prometheus."""

@@ -29,9 +29,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 class TokenRequest(BaseModel):
     """What a token is to allow. world: only that one; null for every one that the key may. origin:
-    of the page that may use it ("https://play.example"); null for any. duration_s: until the token
-    is no longer taken. play_s: of play with it, in all; null for as long as the server allows.
-    concurrency: sessions with it at the same time.
+    of the page that may use it ("https://play.example"); null for pages of this server. duration_s:
+    until the token is no longer taken. play_s: of play, for one session; null for as long as the
+    server allows. concurrency: sessions with it at the same time.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

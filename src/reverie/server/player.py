@@ -115,11 +115,12 @@ class Player:
 
     async def _play(self) -> None:
         query = self._websocket.query_params
-        pool = self._fleet.pool(query.get("world") or None)
+        wanted = self._lobby.world_of(query.get("resume")) or query.get("world") or None
+        pool = self._fleet.pool(wanted)
         if pool.world is None:
             await self._send(protocol.pack_state("warming"))
         world = await pool.wait()
-        pool = self._fleet.pool(query.get("world") or None)  # now that its name is known
+        pool = self._fleet.pool(wanted)  # now that its name is known
         grant = self._access.of_socket(self._websocket, world.config.name)
         with self._access.playing(grant):
             seat = await self._sit(pool, world, grant)
@@ -160,17 +161,14 @@ class Player:
         await self._send(protocol.pack_hello(hello))
         self._world, self._seat = world, seat
         while True:
-            with self._metrics.session_gauge() as count_state:
-                session = await self._queue(seat, count_state)
-                with seat.pool.room.stay():
-                    await self._write(seat, session, world.config.fps, count_state)
-                if seat.state in _AWAY:
-                    count_state(seat.state.value)
-                    await self._wait_for_return(seat)
+            session = await self._queue(seat)
+            with seat.pool.room.stay():
+                await self._write(seat, session, world.config.fps)
+            if seat.state in _AWAY:
+                await self._wait_for_return(seat)
 
-    async def _queue(self, seat: Seat, count_state: Callable[[str], None]) -> AnyHandle:
+    async def _queue(self, seat: Seat) -> AnyHandle:
         async def tell(position: int, wait_s: float | None) -> None:
-            count_state("queued")
             self._told = {}
             await self._send(protocol.pack_state("queued", **_place(position, wait_s)))
 
@@ -200,9 +198,7 @@ class Player:
 
     # Frames out.
 
-    async def _write(
-        self, seat: Seat, session: AnyHandle, fps: float, count_state: Callable[[str], None]
-    ) -> None:
+    async def _write(self, seat: Seat, session: AnyHandle, fps: float) -> None:
         """Until the seat has no place any more."""
         watch = asyncio.ensure_future(self._watch(seat, session))
         try:
@@ -211,7 +207,7 @@ class Player:
                 if session.state is SessionState.ENDED:
                     seat.recover(session)
                     break
-                await self._tell_state(session, count_state)
+                await self._tell_state(session)
                 while self._answers:
                     await self._send(self._answers.popleft())
                 room = len(self._in_flight) < self._limits.frames_in_flight
@@ -236,12 +232,14 @@ class Player:
             self._answered_time_ms = self._unanswered.popleft()[1]
         self._in_flight.append(frame.frame_index)
         await self._send(protocol.pack_frame(frame, packet.data, self._answered_time_ms, encoded_s))
-        self._metrics.observe_frame(frame, self._previous, encoded_s, fps)
+        # An idle session is drawn at some ticks only: its gaps say nothing about the frame rate.
+        previous = self._previous if self._told.get("state") == "playing" else None
+        self._metrics.observe_frame(frame, previous, encoded_s, fps, time.monotonic())
         self._previous = frame
         if 0 < self._replay_frames <= frame.frame_index + 1:
             self._replay_frames = 0
 
-    async def _tell_state(self, session: AnyHandle, count_state: Callable[[str], None]) -> None:
+    async def _tell_state(self, session: AnyHandle) -> None:
         state = session.state.value
         said: dict[str, Any] = {"state": state}
         if self._replay_frames:
@@ -256,7 +254,6 @@ class Player:
         if self._told.get("state") != state:
             self._state_since_s = self._heard_s = time.monotonic()
             self._previous = None  # the gap over a pause says nothing about the frame rate
-            count_state(state)
         self._told = dict(said)
         if left_s < WARN_S:
             said["left_s"] = round(max(left_s, 0.0), 1)

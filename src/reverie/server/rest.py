@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
@@ -40,11 +41,9 @@ class Rest:
         codec: JpegCodec,
         metrics: Metrics,
         ledger: UsageLedger,
-        price_per_hour: float | None,
     ) -> None:
         self._fleet, self._lobby, self._access = fleet, lobby, access
         self._codec, self._metrics, self._ledger = codec, metrics, ledger
-        self._price_per_hour = price_per_hour
 
     @property
     def routes(self) -> list[Route]:
@@ -120,9 +119,7 @@ class Rest:
 
     async def status(self, request: Request) -> Response:
         self._access.of_admin(request)
-        report = snapshot(
-            self._fleet, self._lobby, self._metrics, self._ledger, self._price_per_hour
-        )
+        report = snapshot(self._fleet, self._lobby, self._metrics, self._ledger)
         return JSONResponse(report)
 
     async def usage(self, request: Request) -> Response:
@@ -134,11 +131,11 @@ class Rest:
         return Response(self._ledger.to_csv(), media_type="text/csv")
 
     async def document(self, request: Request) -> Response:
-        return JSONResponse(openapi.document())
+        return JSONResponse(await asyncio.to_thread(openapi.document))
 
     async def metrics(self, request: Request) -> Response:
         self._access.of_admin(request)
-        return Response(self._metrics.render(), headers={"content-type": CONTENT_TYPE})
+        return Response(await self._metrics.render_aside(), headers={"content-type": CONTENT_TYPE})
 
     def _find(self, request: Request) -> tuple[Pool, World]:
         try:

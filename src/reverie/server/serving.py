@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import uvicorn
 from starlette.applications import Starlette
@@ -23,6 +23,7 @@ from reverie.server.fleet import EngineSpec, Fleet
 from reverie.server.guard import LOOPBACK_HOSTS
 from reverie.server.limits import SocketLimits
 from reverie.server.lobby import Lobby
+from reverie.server.power import PowerMeter
 from reverie.server.usage import UsageLedger
 
 if TYPE_CHECKING:
@@ -63,9 +64,15 @@ def serve_settings(settings: Settings, announce: Callable[[str], None] = print) 
     from reverie.server.logs import setup_logging
 
     access = open_access(settings)
-    specs = [engine_spec(engine) for engine in settings.engines]
+    specs = [engine_spec(engine, settings.log) for engine in settings.engines]
     setup_logging(settings.log)
-    ledger = UsageLedger(settings.price_per_hour, settings.usage_file)
+    devices = {engine.device for engine in settings.engines}
+    ledger = UsageLedger(
+        settings.price_per_hour,
+        settings.usage_file,
+        meter=PowerMeter(tuple(devices)),
+        num_devices=len(devices),
+    )
     listener = listen(settings.host, settings.port)
     _run(
         listener,
@@ -77,7 +84,6 @@ def serve_settings(settings: Settings, announce: Callable[[str], None] = print) 
         access=access,
         ledger=ledger,
         quality=settings.quality,
-        price_per_hour=settings.price_per_hour,
         trusted_proxies=settings.trusted_proxies,
     )
 
@@ -90,13 +96,13 @@ def open_access(settings: Settings) -> Access:
     return Access(wanted.keys, wanted.signing_key)
 
 
-def engine_spec(engine: EngineSettings) -> EngineSpec:
+def engine_spec(engine: EngineSettings, log: Literal["text", "json"]) -> EngineSpec:
     """How to make that engine. Raises ReverieError where its world is not whole."""
     from reverie import world as worlds
 
     path = worlds.find(engine.world)
     name = worlds.load(path).config.name
-    load = partial(load_engine_from, path, engine.runtime, engine.players, engine.threads)
+    load = partial(load_engine_from, path, engine.runtime, engine.players, engine.threads, log)
 
     def make() -> EngineProcess:
         from reverie.engine import EngineProcess
@@ -106,10 +112,18 @@ def engine_spec(engine: EngineSettings) -> EngineSpec:
     return EngineSpec(make, name, engine.device, engine.standby)
 
 
-def load_engine_from(path: Path, runtime: str | None, players: int, threads: int | None) -> Engine:
+def load_engine_from(
+    path: Path,
+    runtime: str | None,
+    players: int,
+    threads: int | None,
+    log: Literal["text", "json"],
+) -> Engine:
     """In the engine's process: what `reverie.engine.load_engine` gives."""
     from reverie.engine import load_engine
+    from reverie.server.logs import setup_logging
 
+    setup_logging(log)
     return load_engine(path, runtime, players, threads)
 
 
