@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import time
@@ -18,10 +19,10 @@ from typing import Any
 import psutil
 
 from benchmarks.serve_load.fake_server import fake_command
-from benchmarks.serve_load.findings import Outcome, spread
+from benchmarks.serve_load.findings import Outcome, hit_rate, spread
 from benchmarks.serve_load.load import capacity_of
 from benchmarks.serve_load.player import Player
-from benchmarks.serve_load.running import RunningServer, running, serve_command
+from benchmarks.serve_load.running import RunningServer, running, serve_command, wait_for_standby
 
 AGAIN_WITHIN_S = 3.0
 LOST_AT_MOST_S = 1.0
@@ -53,6 +54,9 @@ def kill(rounds: int = 3, world: str | Path | None = None, num_players: int = 3)
                 "deadline hits in the engine beside it",
                 "%",
             )
+        outcome.note(
+            "hit_rate", report.hit_rate, "their deadline hits, blows and reloads and all", "%"
+        )
         outcome.must("played_on", not report.wrong, "all play on", "; ".join(report.wrong)[:300])
         outcome.must("processes_gone", not report.left, "processes that died are gone")
         outcome.must("alive", server.is_alive, "server lives")
@@ -65,6 +69,7 @@ class _Report:
         self.lost_s: dict[str, list[float]] = {name: [] for name in SIGNALS}
         self.wrong: list[str] = []
         self.left: list[int] = []
+        self.hit_rate = math.nan
         self.bystander: Player | None = None
 
 
@@ -96,11 +101,12 @@ async def _play(
                 return report
         for number in range(rounds):
             for name in SIGNALS:
-                await _until_standby(server)
+                await asyncio.to_thread(wait_for_standby, server, STANDBY_S)
                 await asyncio.sleep(2.0 + 0.37 * number)  # anywhere between two moments
                 await _strike(server, name, players, report)
                 if report.wrong:
                     return report
+        report.hit_rate = hit_rate([player.visit for player in players])
     finally:
         for player in everybody:
             await player.leave("end")
@@ -144,13 +150,3 @@ async def _until_next(player: Player, began_s: float) -> tuple[float | None, int
         return bool(seen)
 
     return seen[0] if await player.until(came, PATIENCE_S) else (None, -1)
-
-
-async def _until_standby(server: RunningServer) -> None:
-    """Another process is loaded and waits, as far as the server keeps one."""
-    end_s = time.monotonic() + STANDBY_S
-    while time.monotonic() < end_s:
-        status = await asyncio.to_thread(server.status)
-        if all(engine["standby"] for engine in status["engines"]):
-            return
-        await asyncio.sleep(0.2)

@@ -30,6 +30,7 @@ from benchmarks.serve_load.running import (
     engine_figures,
     running,
     serve_command,
+    wait_for_standby,
 )
 from reverie import world as worlds
 from reverie.bench.measure import EnergyMeter
@@ -126,6 +127,8 @@ def _load(name: str, course: Course, command: Sequence[str], settings: dict[str,
     settings = {**settings, "sessions": {"resume_s": KEPT_S}, "price_per_hour": course.price}
     meter = EnergyMeter()
     with running(command, settings) as server, Watch(server) as watch:
+        if settings["engines"][0].get("standby", True):
+            wait_for_standby(server)  # loading it takes the cores for half a minute
         capacity = capacity_of(server.status())
         before, joules = server.memory(), meter.joules()
         with crowd(server.ws, chairs(course, capacity)) as people:

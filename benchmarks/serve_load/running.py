@@ -104,6 +104,16 @@ class RunningServer:
         return self.log.read_text(errors="replace")[-2000:] if self.log else ""
 
 
+def wait_for_standby(server: RunningServer, timeout_s: float = START_S) -> bool:
+    """Whether, within this time, every engine has another one that stands by, loaded and idle."""
+    end_s = time.monotonic() + timeout_s
+    while time.monotonic() < end_s:
+        if all(engine["standby"] for engine in server.status()["engines"]):
+            return True
+        time.sleep(0.2)
+    return False
+
+
 def engine_figures(status: dict[str, Any]) -> list[dict[str, Any]]:
     """Of those engines that play; the others' are not known."""
     found = [engine["figures"] for engine in status["engines"]]
@@ -161,7 +171,8 @@ def _announced(process: psutil.Popen, log: Path | None) -> str:
     stdout: Any = process.stdout
 
     def read() -> None:  # to the end: a full pipe would stop the server
-        lines.extend(stdout)
+        with stdout:
+            lines.extend(stdout)
 
     threading.Thread(target=read, daemon=True).start()
     end_s = time.monotonic() + START_S
