@@ -5,10 +5,10 @@ here: a file lies in memory until its player has fetched it, a minute at most.
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 
 from reverie.core import ReverieError
+from reverie.server import openapi
 from reverie.server.lobby import Beginning, Lobby, Seat, saved_of
 
 if TYPE_CHECKING:
@@ -55,12 +55,7 @@ async def bring_back(world: World, body: bytes, is_file: bool) -> Beginning:
 
     if is_file:
         return Beginning(saved=await asyncio.to_thread(SavedSession.from_bytes, world, body))
-    try:
-        link = json.loads(body)["replay"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise ReverieError('expected a saved session, or JSON {"replay": LINK}') from None
-    if not isinstance(link, str):
-        raise ReverieError(f"replay is {link!r:.40}; expected the text of a link")
+    link = openapi.read(openapi.ReplayRequest, body).replay
     replay = await asyncio.to_thread(Replay.from_link, link)
     check_replay(world, replay)
     return Beginning(replay=replay)
