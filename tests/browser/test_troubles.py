@@ -90,7 +90,7 @@ def test_whoever_was_away_for_long_comes_back_with_a_key(open_page: OpenPage):
         expect(page.get_by_role("status")).to_contain_text(
             "Nobody played for 0.7 s; the place was given back"
         )
-        expect(page.get_by_role("button", name="Continue")).to_be_visible()
+        expect(page.get_by_role("button", name="Continue", exact=True)).to_be_visible()
         page.wait_for_timeout(500)
         assert stats(page)["state"] == "released"
         page.keyboard.press("x")

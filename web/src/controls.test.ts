@@ -1,7 +1,7 @@
 import { beforeEach, expect, test } from "vitest";
 import { Controls } from "./controls";
 
-const space = { keys: ["forward", "jump"], camera_limit: 15, num_slots: 3, keymap: {} };
+const space = { keys: ["forward", "jump"], camera_limit: 15, num_slots: 3, keymap: {}, pitch_limits: [-90, 90] };
 let controls: Controls;
 
 beforeEach(() => {

@@ -14,7 +14,7 @@ test.each([
   vi.stubGlobal("window", window);
   vi.stubGlobal("navigator", { getGamepads: () => pads });
   vi.stubGlobal("requestAnimationFrame", (callback: () => void) => (poll = callback));
-  const controls = new Controls({ keys: ["forward"], camera_limit: 15, num_slots: 0, keymap: {} }, 20);
+  const controls = new Controls({ keys: ["forward"], camera_limit: 15, num_slots: 0, keymap: {}, pitch_limits: [-90, 90] }, 20);
   new Gamepads(
     () => controls,
     () => true,

@@ -29,6 +29,11 @@ export function lookKeys(space: ActionSpace): Record<string, [number, number]> {
   return Object.fromEntries(Object.entries(LOOK_KEYS).filter(([key]) => !(key in space.keymap)));
 }
 
+/** Keys that go back in time, where the world has no other use for them. */
+export function rewindKeys(space: ActionSpace): string[] {
+  return ["backspace", "r"].filter((key) => !(key in space.keymap));
+}
+
 /** Standard gamepad buttons for the keys that worlds usually have. */
 export const GAMEPAD_BUTTONS: Record<string, { button: number; label: string }> = {
   jump: { button: 0, label: "A" },
@@ -68,6 +73,7 @@ const KEY_LABELS: Record<string, string> = {
   mouse2: "Right click",
   comma: ",",
   period: ".",
+  backspace: "Backspace",
 };
 
 export function keyLabel(key: string): string {
@@ -101,12 +107,13 @@ export function helpRows(space: ActionSpace): { group: string; rows: [string, st
     { group: "Gamepad", rows: pad },
     {
       group: "Page",
-      rows: [
+      rows: ([
         ["Menu, pause", ["Esc"]],
+        ["A few seconds back", rewindKeys(space).map(keyLabel)],
         ["Figures", ["H"]],
         ["Full screen", ["F"]],
         ["This help", ["?"]],
-      ],
+      ] satisfies [string, string[]][]).filter(([, caps]) => caps.length),
     },
   ];
 }

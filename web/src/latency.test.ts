@@ -51,6 +51,19 @@ test("the summary forgets what is older than its window", () => {
   expect(log.summary(60_000).p50).toBeNaN();
 });
 
+test("every sample is reported once, the newest where they are many", () => {
+  const log = new LatencyLog();
+  const show = (seq: number) => {
+    log.sent(seq, 10 * seq, 10 * seq);
+    log.presented(frame(seq, 10 * seq), { receivedMs: 10 * seq, drawnMs: 10 * seq, presentedMs: 10 * seq + 70.04 });
+  };
+  show(1);
+  expect(log.report(100)).toEqual([70]);
+  expect(log.report(105)).toEqual([]);
+  for (let seq = 11; seq <= 50; seq++) show(seq);
+  expect(log.report(1000)).toHaveLength(32);
+});
+
 test("percentiles are values that occurred", () => {
   const values = Array.from({ length: 100 }, (_, index) => 100 - index);
   expect([percentile(values, 0.5), percentile(values, 0.95), percentile([7], 0.95)]).toEqual([50, 95, 7]);

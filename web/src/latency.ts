@@ -34,10 +34,12 @@ interface Pending {
 
 const KEPT = 8192;
 const WINDOW_MS = 15_000;
+const MAX_REPORTED = 32;
 
 export class LatencyLog {
   private pending: Pending[] = [];
   private samples: { atMs: number; sample: Sample }[] = [];
+  private reportedMs = 0;
 
   /** An action was sent; inputMs is the time of the oldest input event that it carries. */
   sent(seq: number, inputMs: number, sentMs: number): void {
@@ -71,6 +73,13 @@ export class LatencyLog {
 
   last(count: number): Sample[] {
     return this.samples.slice(-count).map((kept) => kept.sample);
+  }
+
+  /** Totals that were not reported yet, the newest where they are many; in tenths of a millisecond. */
+  report(nowMs: number): number[] {
+    const fresh = this.since(this.reportedMs).slice(-MAX_REPORTED);
+    this.reportedMs = nowMs;
+    return fresh.map((sample) => Math.round(10 * sample.total) / 10);
   }
 
   /** Median and 95th percentile of the last 15 s, with the median of each part. */

@@ -1,6 +1,6 @@
 /** Title screen and pause menu (one place), and the help panel. Only the document: what a choice means is decided in page.ts. */
 
-import type { Hello } from "./protocol";
+import type { Hello, KeptName } from "./protocol";
 import { helpRows, title } from "./keymap";
 
 const TAGLINE =
@@ -14,9 +14,15 @@ const EMPTY_FRAME =
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 50 30" fill="none" stroke="#a9a39a" stroke-linecap="round"><path d="M25 10v10M20 15h10"/></svg>',
   );
 
+const REWIND_S = 5;
+
 export class Menu {
   onPlay: () => void = () => {};
   onRestart: () => void = () => {};
+  onRewind: () => void = () => {};
+  onKeep: (command: KeptName) => void = () => {};
+  onOpen: (file: File) => void = () => {};
+  onLeave: () => void = () => {};
   onStart: (name: string) => void = () => {};
   onPicture: (file: Blob) => void = () => {};
   onSteps: (steps: number) => void = () => {};
@@ -25,9 +31,23 @@ export class Menu {
   private hello: Hello | null = null;
   private readonly help = byId<HTMLDialogElement>("help");
 
-  constructor(sensitivity: number) {
+  /** picture: an address for an <img> of a path at the server. */
+  constructor(
+    sensitivity: number,
+    private readonly picture: (path: string) => Promise<string>,
+  ) {
     byId("play").addEventListener("click", () => this.onPlay());
     byId("restart").addEventListener("click", () => this.onRestart());
+    byId("rewind").addEventListener("click", () => this.onRewind());
+    for (const name of ["save", "fork", "share"] as const) byId(name).addEventListener("click", () => this.onKeep(name));
+    byId("leave").addEventListener("click", () => this.onLeave());
+    const file = byId<HTMLInputElement>("open-file");
+    byId("open").addEventListener("click", () => file.click());
+    file.addEventListener("change", () => {
+      const chosen = file.files?.[0];
+      file.value = ""; // the same file may be chosen again
+      if (chosen) this.onOpen(chosen);
+    });
     byId("fullscreen").addEventListener("click", () => this.toggleFullscreen());
     byId("help-open").addEventListener("click", () => this.toggleHelp());
     byId("help-close").addEventListener("click", () => this.help.close());
@@ -53,8 +73,8 @@ export class Menu {
         this.onStart(name);
       });
       const picture = document.createElement("img");
-      picture.src = this.thumbnail(name);
       picture.alt = "";
+      void this.thumbnail(name).then((address) => (picture.src = address));
       choice.className = "start";
       choice.prepend(picture);
       return choice;
@@ -71,6 +91,8 @@ export class Menu {
     byId("sensitivity-label").hidden = !hello.action_space.camera_limit;
     byId("label").textContent = hello.generated ? "AI-generated" : "Simulator, not generated";
     document.querySelector(".tagline")!.textContent = hello.generated ? TAGLINE : SIMULATOR_TAGLINE;
+    byId("rewind").hidden = !hello.rewind_s;
+    byId("rewind").textContent = `Back ${rewindSeconds(hello)} s`;
     byId("facts").textContent = `${title(hello.world)} · ${hello.width} × ${hello.height} · ${hello.fps} frames a second`;
     this.buildHelp(hello);
   }
@@ -101,15 +123,20 @@ export class Menu {
   }
 
   /** What one sees when play begins there; the first start if none is named. */
-  thumbnail(start = this.hello?.starts[0]?.name ?? ""): string {
+  thumbnail(start = this.hello?.starts[0]?.name ?? ""): Promise<string> {
     const [world, name] = [this.hello?.world ?? "", start].map(encodeURIComponent);
-    return `/api/worlds/${world}/starts/${name}.jpg`;
+    return this.picture(`/api/worlds/${world}/starts/${name}.jpg`);
   }
 
   setPlay(label: string, enabled: boolean): void {
     const button = byId<HTMLButtonElement>("play");
     button.textContent = label;
     button.disabled = !enabled;
+  }
+
+  /** Whether there is a session to keep, to go back in, and to leave. */
+  setKeeping(enabled: boolean): void {
+    for (const id of ["restart", "rewind", "save", "fork", "share", "leave"]) byId<HTMLButtonElement>(id).disabled = !enabled;
   }
 
   focusPlay(): void {
@@ -148,6 +175,11 @@ export class Menu {
     });
     byId("help-groups").replaceChildren(...groups);
   }
+}
+
+/** How far one step back goes. */
+export function rewindSeconds(hello: Hello): number {
+  return Math.min(REWIND_S, hello.rewind_s);
 }
 
 export function byId<E extends HTMLElement = HTMLElement>(id: string): E {

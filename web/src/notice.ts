@@ -4,7 +4,12 @@ import { byId } from "./menu";
 import type { Trouble } from "./connection";
 import type { StateMessage } from "./protocol";
 
+const HINT_MS = 6000;
+
 export class Notice {
+  /** Whoever waits in line had a place before. */
+  hadPlace = false;
+
   private timer = 0;
 
   constructor(onRetry: () => void) {
@@ -19,13 +24,17 @@ export class Notice {
   state(message: StateMessage): void {
     this.clear();
     if (message.state === "warming") this.after(250, () => this.show("The world is waking up"));
-    if (message.state === "queued") this.show(`All places are taken. You are ${nth(message.position ?? 1)} in line${wait(message.expected_wait_s)}`);
+    if (message.state === "queued") {
+      const kept = this.hadPlace ? ". You go before newcomers" : "";
+      this.show(`All places are taken. You are ${nth(message.position ?? 1)} in line${wait(message.expected_wait_s)}${kept}`);
+    }
   }
 
   trouble(trouble: Trouble): void {
     this.clear();
     if (trouble.kind !== "lost") {
-      this.show(sentence(trouble.line), "trouble", trouble.kind === "refused" ? "Try again" : "Continue");
+      const retry = { refused: "Try again", released: "Continue", locked: "", elsewhere: "", over: "" }[trouble.kind];
+      this.show(sentence(trouble.line), "trouble", retry);
       return;
     }
     const endMs = performance.now() + trouble.retryMs;
@@ -36,6 +45,12 @@ export class Notice {
     };
     count();
     this.timer = window.setInterval(count, 1000);
+  }
+
+  /** The player left. */
+  left(): void {
+    this.clear();
+    this.show("You left, and everything of this session is gone.");
   }
 
   clear(): void {
@@ -56,6 +71,19 @@ export class Notice {
     if (byId("notice-text").textContent !== text) byId("notice-text").textContent = text;
     byId("notice-retry").hidden = !retry;
     byId("notice-retry").textContent = retry;
+  }
+}
+
+/** A line over the picture, for a while. */
+export class Hint {
+  private timer = 0;
+
+  say(text: string): void {
+    const hint = byId("hint");
+    hint.textContent = text;
+    hint.classList.add("shown");
+    window.clearTimeout(this.timer);
+    this.timer = window.setTimeout(() => hint.classList.remove("shown"), HINT_MS);
   }
 }
 

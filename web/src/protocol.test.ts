@@ -14,7 +14,7 @@ test("an acknowledgement carries the frame index", () => {
 });
 
 test("a command is JSON behind its type", () => {
-  const bytes = new Uint8Array(packCommand("steps", { steps: 4 }));
+  const bytes = new Uint8Array(packCommand({ command: "steps", steps: 4 }));
   expect(bytes[0]).toBe(3);
   expect(JSON.parse(new TextDecoder().decode(bytes.subarray(1)))).toEqual({ command: "steps", steps: 4 });
 });

@@ -1,45 +1,33 @@
-/** The messages of the socket, both ways: mirrors src/reverie/server/protocol.py. Binary, little endian. */
+/**
+ * The messages of the socket, both ways, packed and parsed. Binary, little endian. Names, numbers and JSON bodies come from the
+ * server's own source (protocol.generated.ts).
+ */
 
-export interface ActionSpace {
-  keys: string[];
-  camera_limit: number;
-  num_slots: number;
-  keymap: Record<string, string>;
-  /** What prompts can change, and the values it can have; left out by a world that takes none. */
-  attributes?: Record<string, string[]>;
-}
+import {
+  ACK_LAYOUT,
+  ACTION_LAYOUT,
+  ClientMessage,
+  FRAME_LAYOUT,
+  MAX_TURN_DEGREES,
+  ServerMessage,
+  type AnswerBody,
+  type Command,
+  type HelloBody,
+  type PromptBody,
+  type StateBody,
+} from "./protocol.generated";
 
-export interface Hello {
-  protocol: number;
-  world: string;
-  width: number;
-  height: number;
-  fps: number;
-  action_space: ActionSpace;
-  steps: number[];
-  /** False for a simulator that is played for comparison. */
-  generated: boolean;
-  starts: { name: string; title: string }[];
-  /** Examples of what can be wished for. */
-  prompts: string[];
-}
-
-export type SessionState = "warming" | "playing" | "idle" | "paused" | "queued" | "ended";
-
-export interface StateMessage {
-  state: SessionState;
-  reason?: string;
-  position?: number;
-  expected_wait_s?: number;
-}
-
-/** The answer to a wish: what it set and the first frame that shows it, or why it did nothing. */
-export interface PromptMessage {
-  text: string;
-  attributes?: Record<string, string>;
-  frame_index?: number;
-  error?: string;
-}
+export { CloseCode, PROTOCOL_VERSION, SUBPROTOCOL } from "./protocol.generated";
+export type {
+  ActionSpaceBody as ActionSpace,
+  AnswerBody as Answer,
+  Command,
+  HelloBody as Hello,
+  KeptName,
+  PromptBody as PromptMessage,
+  StateBody as StateMessage,
+  StateName as SessionState,
+} from "./protocol.generated";
 
 export interface FrameMessage {
   numSteps: number;
@@ -54,12 +42,13 @@ export interface FrameMessage {
   jpeg: Uint8Array<ArrayBuffer>;
 }
 
-export type ServerMessage =
+export type Received =
   | { type: "frame"; frame: FrameMessage }
-  | { type: "state"; state: StateMessage }
-  | { type: "hello"; hello: Hello }
+  | { type: "state"; state: StateBody }
+  | { type: "hello"; hello: HelloBody }
   | { type: "error"; line: string }
-  | { type: "prompt"; prompt: PromptMessage };
+  | { type: "prompt"; prompt: PromptBody }
+  | { type: "answer"; answer: AnswerBody };
 
 export interface Action {
   /** Bit i is the i-th key of the action space. */
@@ -71,77 +60,66 @@ export interface Action {
   slot: number;
 }
 
-export const PROTOCOL_VERSION = 2;
-export const CLOSE = {
-  malformed: 4400,
-  unknown: 4404,
-  silent: 4408,
-  oversized: 4413,
-  flooding: 4429,
-  failed: 4500,
-  busy: 4503,
-} as const;
-
-const FRAME_HEADER_BYTES = 40;
-const MAX_TURN_DEGREES = 1800;
-
 export function packAction(action: Action, seq: number, sentMs: number): ArrayBuffer {
-  const view = new DataView(new ArrayBuffer(28));
-  view.setUint8(0, 1);
-  view.setUint8(2, action.slot);
-  view.setUint32(4, action.keys, true);
-  view.setUint32(8, seq, true);
-  view.setFloat32(12, bounded(action.yaw), true);
-  view.setFloat32(16, bounded(action.pitch), true);
-  view.setFloat64(20, sentMs, true);
+  const at = ACTION_LAYOUT;
+  const view = new DataView(new ArrayBuffer(at.bytes));
+  view.setUint8(at.type, ClientMessage.ACTION);
+  view.setUint8(at.slot, action.slot);
+  view.setUint32(at.keys, action.keys, true);
+  view.setUint32(at.seq, seq, true);
+  view.setFloat32(at.yaw_deg, bounded(action.yaw), true);
+  view.setFloat32(at.pitch_deg, bounded(action.pitch), true);
+  view.setFloat64(at.client_time_ms, sentMs, true);
   return view.buffer;
 }
 
 export function packAck(frameIndex: number): ArrayBuffer {
-  const view = new DataView(new ArrayBuffer(8));
-  view.setUint8(0, 2);
-  view.setUint32(4, frameIndex, true);
+  const view = new DataView(new ArrayBuffer(ACK_LAYOUT.bytes));
+  view.setUint8(ACK_LAYOUT.type, ClientMessage.ACK);
+  view.setUint32(ACK_LAYOUT.frame_index, frameIndex, true);
   return view.buffer;
 }
 
-export function packCommand(command: string, details: Record<string, unknown> = {}): ArrayBuffer {
-  const text = new TextEncoder().encode(JSON.stringify({ command, ...details }));
-  const bytes = new Uint8Array(1 + text.length);
-  bytes[0] = 3;
-  bytes.set(text, 1);
-  return bytes.buffer;
+export function packCommand(command: Command): ArrayBuffer {
+  return typed(ClientMessage.COMMAND, new TextEncoder().encode(JSON.stringify(command)));
 }
 
 /** The session begins anew from a JPEG of the world's size. */
 export function packPicture(jpeg: ArrayBuffer): ArrayBuffer {
-  const bytes = new Uint8Array(1 + jpeg.byteLength);
-  bytes[0] = 4;
-  bytes.set(new Uint8Array(jpeg), 1);
-  return bytes.buffer;
+  return typed(ClientMessage.PICTURE, new Uint8Array(jpeg));
 }
 
-export function parse(buffer: ArrayBuffer): ServerMessage {
+export function parse(buffer: ArrayBuffer): Received {
   const view = new DataView(buffer);
   const type = view.getUint8(0);
-  if (type === 1) return { type: "frame", frame: parseFrame(view, buffer) };
+  if (type === ServerMessage.FRAME) return { type: "frame", frame: parseFrame(view, buffer) };
   const body = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 1)));
-  if (type === 2) return { type: "state", state: body };
-  if (type === 3) return { type: "hello", hello: body };
-  if (type === 4) return { type: "error", line: body.error };
-  if (type === 5) return { type: "prompt", prompt: body };
+  if (type === ServerMessage.STATE) return { type: "state", state: body };
+  if (type === ServerMessage.HELLO) return { type: "hello", hello: body };
+  if (type === ServerMessage.ERROR) return { type: "error", line: body.error };
+  if (type === ServerMessage.PROMPT) return { type: "prompt", prompt: body };
+  if (type === ServerMessage.ANSWER) return { type: "answer", answer: body };
   throw new Error(`message type ${type}; this page is older or newer than its server: reload it`);
 }
 
+function typed(type: number, body: Uint8Array): ArrayBuffer {
+  const bytes = new Uint8Array(1 + body.length);
+  bytes[0] = type;
+  bytes.set(body, 1);
+  return bytes.buffer;
+}
+
 function parseFrame(view: DataView, buffer: ArrayBuffer): FrameMessage {
+  const at = FRAME_LAYOUT;
   return {
-    numSteps: view.getUint8(1),
-    frameIndex: view.getUint32(4, true),
-    actionSeq: view.getUint32(8, true),
-    sentMs: view.getFloat64(16, true),
-    waitMs: view.getFloat32(24, true),
-    generateMs: view.getFloat32(28, true),
-    encodeMs: view.getFloat32(32, true),
-    jpeg: new Uint8Array(buffer, FRAME_HEADER_BYTES),
+    numSteps: view.getUint8(at.num_steps),
+    frameIndex: view.getUint32(at.frame_index, true),
+    actionSeq: view.getUint32(at.action_seq, true),
+    sentMs: view.getFloat64(at.client_time_ms, true),
+    waitMs: view.getFloat32(at.wait_ms, true),
+    generateMs: view.getFloat32(at.generate_ms, true),
+    encodeMs: view.getFloat32(at.encode_ms, true),
+    jpeg: new Uint8Array(buffer, at.bytes),
   };
 }
 

@@ -58,6 +58,14 @@ export class Screen {
     picture.src = url;
   }
 
+  /** Nothing of what was drawn is to be seen any more. */
+  clear(): void {
+    this.numDrawn = 0;
+    this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
+    this.ambientContext.clearRect(0, 0, this.ambient.width, this.ambient.height);
+    delete document.documentElement.dataset.seen;
+  }
+
   async show(frame: FrameMessage, receivedMs: number): Promise<void> {
     const number = ++this.numReceived;
     const picture = await createImageBitmap(new Blob([frame.jpeg], { type: "image/jpeg" }));

@@ -9,7 +9,7 @@ test("a thumb that is lifted in the menu does not keep the stick", () => {
   const stage = Object.assign(new EventTarget(), { setPointerCapture: () => {} });
   const knob = { classList: { toggle: () => {} }, removeAttribute: () => {}, style: { setProperty: () => {} } };
   const panel = { querySelector: () => knob };
-  const controls = new Controls({ keys: ["forward"], camera_limit: 15, num_slots: 0, keymap: {} }, 20);
+  const controls = new Controls({ keys: ["forward"], camera_limit: 15, num_slots: 0, keymap: {}, pitch_limits: [-90, 90] }, 20);
   let playing = true;
   new Touch(
     stage as unknown as HTMLElement,
