@@ -1,6 +1,7 @@
 """A server with access on: no frame, and nothing else of a world, leaves it without a valid token.
 
-Tries every route with no credentials, wrong ones and expired ones; and then a right one.
+Tries every route with no credentials, wrong ones and expired ones; and then a right one. Each try
+comes from an address of its own: from one address, the server stops listening after a few.
 """
 
 from __future__ import annotations
@@ -114,14 +115,17 @@ async def _sockets(outcome: Outcome, server: RunningServer, key: str, other: str
         *(Try(name, with_token(token)) for name, token in forged(good).items()),
         Try("for another world", with_token(mint(server, key, world="elsewhere"))),
         Try("for another origin", with_token(bound), origin="https://evil.example"),
-        Try("for an origin, from none", with_token(bound)),
         Try("in use already", with_token(good)),
     ]
     await asyncio.sleep(EXPIRED_AFTER_S)
-    tries.append(Try("expired", with_token(expired)))
+    tries += [
+        Try("expired", with_token(expired)),
+        Try("expired, as if to come back", with_token(expired), "?resume="),
+        Try("expired, to come back to nothing", with_token(expired), "?resume=x"),
+    ]
     leaks, ends = [], []
-    for attempt in tries:
-        frames, end = await _try(server, attempt)
+    for number, attempt in enumerate(tries):
+        frames, end = await _try(server, attempt, f"127.0.1.{number + 1}")
         ends.append(f"{attempt.name}: {end}")
         if frames:
             leaks.append(attempt.name)
@@ -140,9 +144,9 @@ async def _sockets(outcome: Outcome, server: RunningServer, key: str, other: str
     await right.leave("end")
 
 
-async def _try(server: RunningServer, attempt: Try) -> tuple[int, str]:
+async def _try(server: RunningServer, attempt: Try, source: str) -> tuple[int, str]:
     """Frames and descriptions of a world that it got; how it ended."""
-    player = Player(server.ws + attempt.query, 1, attempt.protocols, attempt.origin)
+    player = Player(server.ws + attempt.query, 1, attempt.protocols, attempt.origin, source)
     await player.open()
     await player.until(lambda: player.is_closed or player.visit.num_frames > 0, PATIENCE_S)
     visit = player.visit
@@ -195,10 +199,10 @@ def _rest(outcome: Outcome, server: RunningServer, key: str) -> None:
         {"Authorization": "Bearer rv_" + "a" * 40},
         {"Authorization": "Bearer a.b.c"},
     )
-    for method, path in ROUTES:
+    for i, (method, path) in enumerate(ROUTES):
         body = {} if method == "POST" else None
         for headers in credentials:
-            code, _ = server.request(method, path, body, headers)
+            code, _ = server.request(method, path, body, headers, f"127.0.2.{i + 1}")
             if code not in (401, 403):
                 wrong.append(f"{method} {path}: {code}")
     total = len(ROUTES) * len(credentials)

@@ -77,9 +77,9 @@ def frames_due(gap_s: float, fps: float) -> tuple[int, int]:
 
 
 class Player:
-    """address: "ws://127.0.0.1:PORT/ws?...". ack_s: least time between two acknowledgements, for
-    those who read slowly. seed: None for one whose hands lie still. on_due: called with now, frames
-    due, hits, and the denoising steps of the frame.
+    """address: "ws://127.0.0.1:PORT/ws?...". seed: None for one whose hands lie still. source:
+    address to come from. ack_s: least time between two acknowledgements, for those who read slowly.
+    on_due: called with now, frames due, hits, and the denoising steps of the frame.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Player:
         seed: int | None = 0,
         subprotocols: Sequence[str] = (),
         origin: str | None = None,
+        source: str | None = None,
         ack_s: float = 0.0,
         on_due: Callable[[float, int, int, int], None] | None = None,
     ) -> None:
@@ -96,7 +97,7 @@ class Player:
         self.answers: list[dict[str, Any]] = []
         self.wire: Wire | None = None
         self._address = address
-        self._options = {"subprotocols": subprotocols, "origin": origin}
+        self._options = {"subprotocols": subprotocols, "origin": origin, "source": source}
         self._seed, self._ack_s, self._on_due = seed, ack_s, on_due
         self._hands: Hands | None = None
         self._seq = 0

@@ -63,9 +63,13 @@ class RunningServer:
         path: str,
         body: object = None,
         headers: Mapping[str, str] | None = None,
+        source: str = "127.0.0.1",
     ) -> tuple[int, bytes]:
-        """Status and body. Raises OSError or http.client.HTTPException when nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ASK_S)
+        """Status and body. source: address to come from. Raises OSError or
+        http.client.HTTPException when nobody answers.
+        """
+        local = (source, 0)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, ASK_S, local)
         try:
             content = None if body is None else json.dumps(body)
             kind = {} if body is None else {"Content-Type": "application/json"}

@@ -144,12 +144,18 @@ class Wire(asyncio.Protocol):
             transport.close()
 
 
-async def connect(address: str, on_message: Callable[[bytes], None], **options: Any) -> Wire:
-    """A socket to "ws://127.0.0.1:PORT/..."; whether it became a WebSocket is in `opened`. Raises
-    OSError where nothing listens.
+async def connect(
+    address: str,
+    on_message: Callable[[bytes], None],
+    source: str | None = None,
+    **options: Any,
+) -> Wire:
+    """A socket to "ws://127.0.0.1:PORT/..."; whether it became a WebSocket is in `opened`. source:
+    address to come from, another one of 127.0.0.0/8. Raises OSError where nothing listens.
     """
     loop = asyncio.get_running_loop()
     uri = parse_uri(address)
     wire = Wire(address, on_message, **options)
-    await loop.create_connection(lambda: wire, uri.host, uri.port)
+    local = (source, 0) if source else None
+    await loop.create_connection(lambda: wire, uri.host, uri.port, local_addr=local)
     return wire
