@@ -30,6 +30,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
@@ -47,6 +49,9 @@ from reverie.bench.report import (  # noqa: E402
     check_writable,
     print_report,
 )
+
+QUIET_S = 2.0
+"""How long to look whether the machine is busy with something else."""
 
 Scenario = Callable[[argparse.Namespace], Outcome]
 
@@ -81,13 +86,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.append:
         check_writable(options.append)  # before half an hour of measuring
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers are stopped on the way out
+    busy = psutil.cpu_percent(QUIET_S) / 100
     outcomes: list[Outcome] = []
     for name in options.scenario:
         began_s = time.monotonic()
         print(f"{name} ...", file=sys.stderr, flush=True)
         outcomes.append(SCENARIOS[name][options.quick](options))
         print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr, flush=True)
-    report = make_report(options, outcomes)
+    report = make_report(options, outcomes, busy)
     print_report(report)
     if options.append:
         append_report(report, options.append)
@@ -117,8 +123,8 @@ def _scenarios(text: str) -> list[str]:
     return names
 
 
-def make_report(options: argparse.Namespace, outcomes: list[Outcome]) -> Report:
-    """One table of all scenarios."""
+def make_report(options: argparse.Namespace, outcomes: list[Outcome], busy: float) -> Report:
+    """One table of all scenarios. busy: part of the machine that others used before it began."""
     names = ",".join(outcome.scenario for outcome in outcomes)
     whole = len(outcomes) == len(SCENARIOS)
     command = "python benchmarks/bench_serve.py"
@@ -130,6 +136,7 @@ def make_report(options: argparse.Namespace, outcomes: list[Outcome]) -> Report:
         "Clients and server share the machine's cores. A frame is in time if it comes at most "
         "1.5/fps after the one before; every whole frame time of waiting counts as a frame that "
         "was due.",
+        f"Before it began, {busy:.0%} of the machine was busy with something else.",
         *left_out,
         f"Not met: {', '.join(failed)}." if failed else "Everything is as it is held to be.",
     )
@@ -137,6 +144,7 @@ def make_report(options: argparse.Namespace, outcomes: list[Outcome]) -> Report:
         "benchmark": "serve",
         "met": not failed,
         "failed": failed,
+        "busy_before": round(busy, 3),
         "left_out": {o.scenario: o.left_out for o in outcomes if o.left_out},
         **{outcome.scenario: outcome.figures for outcome in outcomes},
     }

@@ -90,7 +90,7 @@ def disk(duration_s: float = 20.0) -> Outcome:
             written = _written(folder / "usage.jsonl", 5.0)
             outcome.must("caught_up", written > 0, "usage is written when there is room again")
             played = sum(visit.num_frames > 0 for visit in story.visits)
-            outcome.say("its lines, of sessions that played", f"{written} of {played}")
+            outcome.say("its lines; sessions that saw a frame", f"{written}; {played}")
     return outcome
 
 

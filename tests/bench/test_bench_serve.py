@@ -129,7 +129,7 @@ def test_what_is_not_met_is_said() -> None:
     assert outcome.rows[0] == ("some", "hits", "50.00%", ">= 99.00%", "NO")
     left = Outcome("other", left_out="it needs root")
     options = bench_serve.parse_options(["--scenario", "churn", "--quick"])
-    report = bench_serve.make_report(options, [outcome, left])
+    report = bench_serve.make_report(options, [outcome, left], 0.25)
     assert not report.figures["met"]
     assert "other was left out: it needs root." in report.notes
     assert "Infinity" not in report.to_json()
