@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import pytest
 from reverie.core import Action, Frame, ReverieError
 from reverie.engine import Handle, Replay, SavedSession
 from reverie.engine.replay import MAX_FRAMES, ActionLog
+from reverie.engine.runtime import Batch
 from reverie.session import SessionState
+from reverie.world import start_from_image
 from tests.engine.bench import Bench
-from tests.fakes import SPACE
+from tests.fakes import PROMPTED, SPACE
 
 _, WARMING, PLAYING, PAUSED, IDLE, _, ENDED = SessionState
 
@@ -144,6 +147,119 @@ def test_a_saved_session_goes_on_in_another_engine_bit_for_bit() -> None:
     assert again.seed == 5
 
 
+def age_s(handle: Handle, frame: Frame, now_s: float, drawn_s: dict[int, float]) -> float:
+    """How long ago the first frame was drawn that `kept` does not have."""
+    kept = 0 if handle.kept is None else handle.kept.frame_index
+    return now_s - drawn_s[kept] if kept <= frame.frame_index else 0.0
+
+
+@pytest.mark.parametrize(
+    ("machine", "limit_s"),
+    [
+        ({}, 0.6),  # there is time
+        ({"step_ms": 25, "commit_ms": 20}, 0.7),
+        ({"step_ms": 60, "commit_ms": 20}, 1.0),  # every frame is late
+    ],
+)
+def test_what_is_kept_is_never_more_than_a_second_old(machine: Any, limit_s: float) -> None:
+    bench = Bench(num_slots=2, **machine)
+    handle = bench.play()
+    handle.act(encoded("forward"), 1, bench.clock())
+    drawn_s: dict[int, float] = {}
+    oldest_s = 0.0
+    for _ in range(2000):
+        bench.clock.advance(min(bench.engine.tick() or 0.0, 0.05))
+        if (frame := handle.take()) is not None:
+            drawn_s[frame.frame_index] = frame.finished_s
+            oldest_s = max(oldest_s, age_s(handle, frame, bench.clock(), drawn_s))
+    assert 0.3 < oldest_s < limit_s
+    assert len(handle._moments) == 11
+    assert np.diff([moment.frame_index for moment in handle._moments]).max() < 40
+
+
+def test_nobody_waits_for_a_moment_because_somebody_else_asks_all_the_time() -> None:
+    bench = Bench(num_slots=2, step_ms=12, commit_ms=8)
+    first, second = bench.play(), bench.play()
+    for _ in range(60):
+        first.save(lambda saved: None)
+        bench.run(0.05)
+    for handle in (first, second):
+        assert handle.kept is not None
+        assert handle._session.frame_index - handle.kept.frame_index <= 20
+
+
+def test_a_paused_session_is_saved_as_it_was_shown_last() -> None:
+    bench = Bench()
+    handle = bench.play()
+    wander(bench, handle, 1.3)
+    original = bench.runtime.step
+
+    def step(batch: Batch) -> np.ndarray:
+        handle.pause()  # while a frame is drawn, that is shown all the same
+        return original(batch)
+
+    bench.runtime.step = step  # type: ignore[method-assign]
+    answers: list[SavedSession | None] = []
+    handle.on_frame(lambda: None if answers else handle.save(answers.append))
+    shown = bench.run(0.2, handle)[handle.session_id][-1]
+    assert handle.state is PAUSED
+    saved = answers[-1]
+    assert saved is not None
+    assert saved.frame_index == shown.frame_index + 1
+    np.testing.assert_array_equal(saved.frame, shown.pixels)
+    again = bench.engine.open(saved=saved, paused=True)
+    frames = bench.run(0.3, again)[again.session_id]
+    assert [f.frame_index for f in frames] == [shown.frame_index]
+    assert again.state is PAUSED
+    assert saved_by(bench, again).snapshot == saved.snapshot
+
+
+def test_a_session_may_begin_paused() -> None:
+    bench = Bench()
+    handle = bench.engine.open(paused=True)
+    assert bench.run(0.5, handle)[handle.session_id] == []
+    assert handle.state is PAUSED
+    answers: list[SavedSession | None] = []
+    handle.save(answers.append)
+    assert answers == [None]
+    handle.resume()
+    assert bench.run(0.1, handle)[handle.session_id][0].frame_index == 0
+
+
+def test_what_is_kept_outlives_an_end_that_the_holder_did_not_ask_for() -> None:
+    bench = Bench()
+    handle = bench.play(seed=2)
+    wander(bench, handle, 2)
+    handle.rewind(1.0)
+    assert handle.kept is not None
+    assert handle.kept.frame_index <= 21
+    assert handle.kept.replay is not None
+    assert len(handle.kept.replay.log) == handle.kept.frame_index
+    wander(bench, handle, 1)
+    bench.runtime.failing = {0}
+    bench.run(0.2)
+    assert handle.state is ENDED
+    kept, bench.runtime.failing = handle.kept, set()
+    assert kept is not None
+    again = bench.engine.open(saved=kept)
+    assert again.kept is kept
+    assert bench.run(0.06, again)[again.session_id][0].frame_index == kept.frame_index - 1
+    again.restart()
+    assert again.kept is None
+
+
+def test_what_another_world_saved_is_refused_before_it_takes_a_place() -> None:
+    bench, other = Bench(), Bench(space=PROMPTED)
+    handle = bench.play()
+    bench.run(0.3)
+    saved = saved_by(bench, handle)
+    wide = SavedSession(1, 1, 1, {}, np.zeros((1, 1, 3), np.uint8), b"")
+    for engine, session in ((other.engine, saved), (bench.engine, wide)):
+        with pytest.raises(ReverieError):
+            engine.open(saved=session)
+    assert other.engine.num_active == 0
+
+
 def test_a_session_that_drew_nothing_has_nothing_to_save() -> None:
     bench = Bench()
     answers: list[SavedSession | None] = []
@@ -246,19 +362,30 @@ def test_a_log_forgets_what_was_taken_back_and_stops_when_it_is_long() -> None:
 
 
 def test_nothing_of_a_player_is_left_when_the_session_ends() -> None:
-    bench = Bench()
-    handle = bench.play()
-    wander(bench, handle, 5)
+    bench = Bench(space=PROMPTED)
+    picture = start_from_image(bench.world.config, np.full((12, 16, 3), 9, np.uint8))
+    handle = bench.engine.open(picture)
+    news: list[None] = []
+    handle.on_frame(lambda: news.append(None))
+    bench.run(2.3, handle)
+    handle.prompt("rain", lambda done: None)
+    handle.act(PROMPTED.encode(Action({"forward"})), 1, bench.clock())
+    frame = bench.run(0.05, handle)[handle.session_id][-1]
+    saved = saved_by(bench, handle)
+    assert handle.kept is not None
+    bench.run(0.05)
+    remains = [weakref.ref(thing) for thing in (picture.frames, frame.pixels, saved.frame)]
+    bench.runtime.calls.clear()  # what the fake remembers for tests
+    del picture, frame, saved
     handle.close()
     bench.engine.tick()
-    assert not handle._moments
-    assert len(handle._log) == 0
-    assert handle._newest is None
-    assert handle.take() is None
-    kept = weakref.ref(handle)
+    assert handle.kept is handle.take() is None
+    gc.collect()
+    assert [thing() for thing in remains] == [None, None, None]
+    gone = weakref.ref(handle)
     del handle
     gc.collect()
-    assert kept() is None
+    assert gone() is None
 
 
 def test_more_steps_go_where_the_picture_changes() -> None:

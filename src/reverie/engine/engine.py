@@ -87,6 +87,7 @@ class Engine:
         """Memory, warm-up and the cost table; `start` does it. A test then calls `tick` itself."""
         if self.runtime.num_slots == 0:
             self.runtime.allocate(self._num_slots)
+        _ = self.world.fingerprint  # of every byte of the weights: not in the middle of play
         with self._wake:
             self.costs = Costs(self.runtime.cost_table())
             self._origin_s = self._busy_until_s = self._clock()
@@ -259,8 +260,7 @@ class Engine:
             logger.exception("a step failed")
             self._end(handles, f"drawing a frame failed: {_line(error)}")
             return
-        finished_s = self._clock()
-        self._times.observe("draw", finished_s - started_s)
+        finished_s = self._spend("draw", started_s, handles)
         self._uncommitted.extend(batch.slots)
         frames = [
             Frame(pixels, i, reading.seq, reading.time_s, started_s, finished_s, plan.num_steps)
@@ -269,7 +269,6 @@ class Engine:
         changes = self.runtime.changes(batch.slots)
         self._publish(handles, frames, batch, changes)
         self.costs.observe(len(handles), plan.num_steps, (finished_s - began_s) * 1000)
-        self._busy_until_s = finished_s
 
     def _read(
         self, handles: Sequence[Handle], num_steps: int
@@ -307,7 +306,7 @@ class Engine:
                 if session.state not in (*DRAWN, SessionState.PAUSED):
                     continue  # ended or restarted while its frame was drawn
                 session.frame_index += 1
-                self._count(handle, frame, (frame.finished_s - frame.started_s) / len(frames))
+                self._count(handle, frame)
                 session.change += SMOOTHING * (changes[i] - session.change)
                 started_s, finished_s = (
                     t - self._origin_s for t in (frame.started_s, frame.finished_s)
@@ -320,12 +319,19 @@ class Engine:
                 published.append(handle)
         _notify(published)
 
-    def _count(self, handle: Handle, frame: Frame, device_s: float) -> None:
+    def _count(self, handle: Handle, frame: Frame) -> None:
         handle.num_frames += 1
-        handle.device_s += device_s
         self._num_frames += 1
         due_s = self._origin_s + (handle._session.tick + 1) / self._fps
         self._num_late += frame.finished_s > due_s
+
+    def _spend(self, stage: str, began_s: float, handles: Sequence[Handle]) -> float:
+        """The device was busy with this for these sessions, until now. Returns now."""
+        self._busy_until_s = now_s = self._clock()
+        self._times.observe(stage, now_s - began_s)
+        for handle in handles:
+            handle.device_s += (now_s - began_s) / len(handles)
+        return now_s
 
     def _commit(self, slots: Sequence[int]) -> None:
         slots = tuple(slots)
@@ -337,22 +343,20 @@ class Engine:
             logger.exception("a commit failed")
             failed = [h for h in self._active if h._session.slot in slots]
             self._end(failed, f"remembering a frame failed: {_line(error)}")
-        self._busy_until_s = self._clock()
-        took_s = self._busy_until_s - began_s
-        self._times.observe("commit", took_s)
-        for handle in self._active:
-            if handle._session.slot in slots:
-                handle.device_s += took_s / len(slots)
+        sharing = [handle for handle in [*self._active] if handle._session.slot in slots]
+        finished_s = self._spend("commit", began_s, sharing)
         assert self.costs is not None
-        self.costs.observe(len(slots), 0, took_s * 1000)
+        self.costs.observe(len(slots), 0, (finished_s - began_s) * 1000)
 
     def _keep(self, now_s: float, is_busy: bool = False) -> bool:
-        """Take the snapshot that somebody asked for, or that a second of play is remembered by."""
+        """Take the snapshot that has been wanted for longest: because somebody asked for it, or so
+        that no more than a second of play can be lost.
+        """
         with self._wake:
             asked = [h for h in self._active if h._is_kept(self._fps, now_s, is_busy)]
             if not asked:
                 return False
-            handle = asked[0]
+            handle = min(asked, key=lambda handle: handle._waits_s)
             slot, epoch = _slot(handle), handle._epoch
         began_s = self._clock()
         try:
@@ -363,8 +367,8 @@ class Engine:
             return True
         with self._wake:
             answers = handle._remember(snapshot) if handle._epoch == epoch else []
-            self._busy_until_s = self._clock()
-            self._times.observe("snapshot", self._busy_until_s - began_s)
+            self._spend("snapshot", began_s, [handle])
+        handle._notify(handle._on_kept)
         for answer in answers:
             answer()
         return True
@@ -395,8 +399,7 @@ class Engine:
             self._end([handle], f"preparing the start failed: {_line(error)}")
             return True
         with self._wake:
-            handle._warmed_s = self._busy_until_s = self._clock()
-            self._times.observe("warm", self._busy_until_s - began_s)
+            handle._warmed_s = self._spend("warm", began_s, [handle])
             if session.state is not SessionState.WARMING or handle._epoch != epoch:
                 return True  # closed or restarted meanwhile
             handle._num_warmed += 1

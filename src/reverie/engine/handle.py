@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,6 +34,8 @@ _KEEP_BUSY_S = 0.85
 """A moment is kept after this much play when there is time; after that much, even if there is none.
 So what would be lost with the engine is less than a second.
 """
+_NOWHERE = Start("", "", np.zeros((0, 0, 0, 3), np.uint8), np.zeros((0, 0), np.float32))
+"""Where a session that ended began: the clip may have been the player's own."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,8 @@ class Handle:
         self._answers: list[Callable[[SavedSession | None], None]] = []  # who asked for a snapshot
         self._asked_s = 0.0
         self._kept: SavedSession | None = None
+        self._unkept_s: float | None = None  # when the first frame was drawn that is not in it
+        self._on_kept: list[Callable[[], None]] = []
         self.num_frames = 0
         """Drawn for this session so far."""
         self.device_s = 0.0
@@ -132,6 +136,10 @@ class Handle:
         """
         self._callbacks.append(callback)
 
+    def on_kept(self, callback: Callable[[], None]) -> None:
+        """Call this when `kept` is another moment; on the engine's thread: be quick."""
+        self._on_kept.append(callback)
+
     def set_steps(self, num_steps: int) -> None:
         """Denoising steps per frame, one of the world's. Raises ReverieError on another number."""
         self._session.num_steps = known_steps(self._engine.world, num_steps)
@@ -190,10 +198,11 @@ class Handle:
         """
         engine = self._engine
         with engine._wake:
-            is_there = self.state in (*DRAWN, SessionState.PAUSED) or self._saved is not None
+            is_there = self._newest is not None
             if is_there:
+                if not self._answers:  # who asks again and again is not served later for it
+                    self._asked_s = engine._clock()
                 self._answers.append(answer)
-                self._asked_s = engine._clock()
                 engine._call()
         if not is_there:
             answer(None)
@@ -203,8 +212,8 @@ class Handle:
         self._engine._end([self], reason)
         self._kept = None
 
-    def _notify(self) -> None:
-        for callback in self._callbacks:
+    def _notify(self, callbacks: Sequence[Callable[[], None]] | None = None) -> None:
+        for callback in self._callbacks if callbacks is None else callbacks:
             try:
                 callback()
             except Exception:  # a player's end that fails must not stop the others
@@ -238,7 +247,7 @@ class Handle:
         self._warmed_s = session.steered_s = self._engine._clock()
         self._epoch += 1
         self._script.clear()
-        self._kept = saved
+        self._kept = self._unkept_s = None
         if saved is None:
             self._newest, self._log = None, ActionLog()
             self._moments.clear()
@@ -248,6 +257,8 @@ class Handle:
             session.frame_index = saved.frame_index
             session.mailbox.tell(space.encode_attributes(saved.attributes))
             self._go_on_from(saved)
+            # A moment of the history has no log: it would be copied once a second.
+            self._kept = saved if saved.replay else replace(saved, replay=self._replay())
         self._engine._call()
 
     def _join_grid(self) -> None:
@@ -262,6 +273,8 @@ class Handle:
 
     def _publish(self, frame: Frame, vector: NDArray[np.float32]) -> None:
         self._frame = self._newest = frame
+        if self._unkept_s is None:
+            self._unkept_s = frame.finished_s
         self._log.append(vector, frame.num_steps)
 
     def _fits(self, num_steps: int) -> bool:
@@ -286,8 +299,17 @@ class Handle:
             return False
         if self._answers:
             return not is_busy or now_s - self._asked_s > _PATIENCE_S
-        last = self._kept.frame_index if self._kept else -fps
-        return session.frame_index - last >= fps * (_KEEP_BUSY_S if is_busy else _KEEP_S)
+        if self._unkept_s is None:
+            return False
+        last = self._moments[-1].frame_index if self._moments else -fps
+        if not is_busy and session.frame_index - last >= fps:
+            return True
+        return now_s - self._unkept_s >= (_KEEP_BUSY_S if is_busy else _KEEP_S)
+
+    @property
+    def _waits_s(self) -> float:
+        """Since when a snapshot is wanted."""
+        return self._asked_s if self._answers else self._unkept_s or 0.0
 
     def _moment(self, frame_index: int) -> SavedSession | None:
         """The newest moment that is not after this frame, or else the oldest."""
@@ -307,8 +329,9 @@ class Handle:
             self._newest = self._frame = Frame(saved.frame, saved.frame_index - 1)
 
     def _forget(self) -> list[Callable[[SavedSession | None], None]]:
-        """Drop everything of the player. Returns who still waits for a snapshot."""
-        self._newest = self._frame = self._saved = None
+        """Drop everything of the player but `kept`. Returns who still waits for a snapshot."""
+        self._newest = self._frame = self._saved = self._unkept_s = None
+        self._start = _NOWHERE
         self._log = ActionLog()
         self._moments.clear()
         self._script.clear()
@@ -349,6 +372,6 @@ class Handle:
         last = self._moments[-1].frame_index if self._moments else -math.inf
         if session.frame_index - last >= self._engine.world.config.fps:
             self._moments.append(saved)
-        self._kept = whole = replace(saved, replay=self._replay())
+        self._kept, self._unkept_s = replace(saved, replay=self._replay()), None
         answers, self._answers = self._answers, []
-        return [partial(answer, whole) for answer in answers]
+        return [partial(answer, self._kept) for answer in answers]

@@ -37,6 +37,7 @@ def check_opening(
     if saved is not None:
         seed, num_steps, replay = saved.seed, saved.num_steps, None
         start = saved.replay.start if saved.replay else start
+        saved.check(world)
     if replay is not None:
         check_replay(world, replay)
         start, seed = replay.start, replay.seed

@@ -25,6 +25,9 @@ MAX_FRAMES = 36_000
 MAX_LINK_BYTES = 512 * 1024
 _MAX_UNPACKED_BYTES = 32 * 1024 * 1024
 
+Run = tuple[bytes, int, int]
+"""Equal frames: their vector, their number of steps, and the index after the last of them."""
+
 
 class ActionLog:
     """The action [A] and the number of denoising steps of every frame since frame 0, with equal
@@ -32,7 +35,7 @@ class ActionLog:
     """
 
     def __init__(self) -> None:
-        self._runs: list[tuple[bytes, int, int]] = []  # (vector, num_steps, index after the last)
+        self._runs: list[Run] = []
         self.whole = True
 
     def __len__(self) -> int:
@@ -67,6 +70,11 @@ class ActionLog:
             vector, num_steps, _ = self._runs.pop()
             if len(self) < num_frames:
                 self._runs.append((vector, num_steps, num_frames))
+
+    @property
+    def num_steps(self) -> set[int]:
+        """Every number of denoising steps that occurs."""
+        return {num_steps for _, num_steps, _ in self._runs}
 
     def copy(self) -> ActionLog:
         other = ActionLog()
@@ -172,7 +180,7 @@ def check_replay(world: World, replay: Replay) -> None:
         raise ReverieError(
             f"the replay has actions of width {replay.width}; expected {config.action_space.width}"
         )
-    unknown = {k for _, k in replay.log} - set(config.denoising_steps)
+    unknown = replay.log.num_steps - set(config.denoising_steps)
     if unknown:
         raise ReverieError(
             f"the replay has {sorted(unknown)} denoising steps; {config.name} has "

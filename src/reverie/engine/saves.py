@@ -4,16 +4,17 @@ what goes to another engine when one dies. The same bytes for all of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reverie.core import Pixels, ReverieError
-from reverie.engine.replay import Replay
+from reverie.engine.replay import Replay, check_replay
 from reverie.engine.snapshot import pack, unpack
 from reverie.world import World
 
 FILE_KIND = "session"
+DAMAGED = "this is not a saved session of this world, or it is damaged"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,24 +50,39 @@ class SavedSession:
     def from_bytes(cls, world: World, data: bytes) -> SavedSession:
         """Raises ReverieError on a session of another world, or one that is damaged."""
         arrays, values = unpack(FILE_KIND, world.fingerprint, data)
-        config = world.config
         try:
             attributes = {
-                name: values[f"attribute_{name}"] for name in config.action_space.attributes
+                name: values[f"attribute_{name}"] for name in world.config.action_space.attributes
             }
-            seed, num_steps, frame_index = (
-                values[key] for key in ("seed", "num_steps", "frame_index")
+            saved = cls(
+                values["seed"],
+                values["num_steps"],
+                values["frame_index"],
+                attributes,
+                arrays["frame"],
+                arrays["slot"].tobytes(),
             )
-            frame, snapshot = arrays["frame"], arrays["slot"].tobytes()
             link = values.get("replay")
-            config.action_space.encode_attributes(attributes)
-            whole = all(type(number) is int for number in (seed, num_steps, frame_index))
-            shaped = frame.dtype == np.uint8 and frame.shape == config.frame_shape
-            if not (whole and shaped and 0 <= seed < 2**64 and frame_index >= 0):
-                raise ValueError
-            if num_steps not in config.denoising_steps:
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            raise ReverieError("this is not a saved session, or it is damaged") from None
-        replay = None if link is None else Replay.from_link(link)
-        return cls(seed, num_steps, frame_index, attributes, frame, snapshot, replay)
+        except KeyError:
+            raise ReverieError(DAMAGED) from None
+        if link is not None:
+            saved = replace(saved, replay=Replay.from_link(str(link)))
+        saved.check(world)
+        return saved
+
+    def check(self, world: World) -> None:
+        """Raises ReverieError unless this world can go on from here, as far as can be told before
+        the runtime has seen the snapshot.
+        """
+        config, numbers = world.config, (self.seed, self.num_steps, self.frame_index)
+        try:
+            config.action_space.encode_attributes(self.attributes)
+        except (TypeError, ValueError):
+            raise ReverieError(DAMAGED) from None
+        whole = all(type(number) is int for number in numbers)
+        shaped = self.frame.dtype == np.uint8 and self.frame.shape == config.frame_shape
+        known = self.num_steps in config.denoising_steps
+        if not (whole and shaped and known and 0 <= self.seed < 2**64 and self.frame_index >= 0):
+            raise ReverieError(DAMAGED)
+        if self.replay is not None:
+            check_replay(world, self.replay)
