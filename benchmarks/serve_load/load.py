@@ -106,7 +106,7 @@ def small(course: Course, world: str = "meadow") -> Outcome:
 
 def fake500(course: Course, **device: Any) -> Outcome:
     """500 sockets around a device of 1 ms steps; a third of them are admitted."""
-    wanted = {"fps": 10, "step_ms": 1.0, "batch": 2, "num_slots": 256, **device}
+    wanted = {"fps": 10, "step_ms": 1.0, "batch": 8, **device}
     return _load("fake500", course, fake_command(**wanted), {"engines": [{"standby": False}]})
 
 

@@ -136,6 +136,16 @@ def test_what_is_not_met_is_said() -> None:
     assert "NaN" not in report.to_json()
 
 
+def test_a_scenario_that_breaks_down_is_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(options: object) -> Outcome:
+        raise RuntimeError("the crowd died")
+
+    monkeypatch.setitem(bench_serve.SCENARIOS, "churn", (broken, broken))
+    outcome = bench_serve.run("churn", bench_serve.parse_options(["--scenario", "churn"]))
+    assert outcome.failed == ["ran"]
+    assert "the crowd died" in outcome.rows[0][2]
+
+
 def test_an_unknown_scenario_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench_serve.parse_options(["--scenario", "ramp,rampp"])
