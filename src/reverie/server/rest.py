@@ -64,7 +64,7 @@ class Rest:
         grant = self._access.of_request(request)
         if not (worlds := self._fleet.worlds):
             raise HTTPException(503, "the world is still warming up; ask again in a second")
-        seen = [world for world in worlds if grant.world in (None, world.config.name)]
+        seen = [world for world in worlds if grant.allows(world.config.name)]
         return JSONResponse([describe(world) for world in seen])
 
     async def world(self, request: Request) -> Response:
