@@ -43,6 +43,7 @@ class Outcome:
     def must(self, name: str, is_so: bool, figure: str, detail: str = "") -> None:
         """Something that is so or not."""
         self.figures[name] = is_so
+        detail = " ".join(detail.replace("|", "/").split())  # it is a cell of a table
         self._row(name, is_so, figure, f"{'yes' if is_so else 'no'}{detail and f': {detail}'}", "")
 
     def _hold(
