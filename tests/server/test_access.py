@@ -286,7 +286,7 @@ def test_a_flood_of_addresses_fills_no_memory():
     limiter = RateLimiter(1, 2, max_names=100)
     for number in range(100_000):
         limiter.spend(str(number), "no")
-    assert len(limiter._levels) == 100
+    assert len(limiter) == 100
 
 
 @pytest.mark.parametrize(

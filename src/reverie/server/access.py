@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import secrets
 import time
 from collections import Counter
@@ -25,7 +26,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.websockets import WebSocket
 
 from reverie.core import ReverieError
-from reverie.server.keys import PREFIX, Key, KeyFile, write_secret
+from reverie.server.keys import PREFIX, Key, KeyFile, locked, write_secret
 from reverie.server.limits import RateLimiter
 from reverie.server.openapi import TokenBody, TokenRequest
 from reverie.server.protocol import CloseCode, ProtocolError
@@ -35,6 +36,9 @@ TOKEN_PREFIX = "token."
 """Of the subprotocol that carries a token."""
 LEEWAY_S = 5.0
 """Clocks of two servers may differ by this."""
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9_.-]+(:\d+)?|[a-z]+://\[[0-9a-f:]+\](:\d+)?")
+"""As browsers say it; never "null", which every page says that hides where it is from."""
+_DEFAULT_PORTS = (("http:", ":80"), ("https:", ":443"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Access:
         self._openings = RateLimiter(20.0, 500.0, clock)
         self._requests = RateLimiter(50.0, 500.0, clock)
         self._mints = RateLimiter(20.0, 200.0, clock)
-        self._failures = RateLimiter(0.2, 10.0, clock)
+        self._guesses = RateLimiter(0.2, 10.0, clock)
 
     @property
     def is_on(self) -> bool:
@@ -103,15 +107,15 @@ class Access:
             self._openings.spend(address, "sockets are opened too fast from this address")
         websocket.state.grant = EVERYBODY
         if self.is_on:
-            self._check_failures(address)
+            self._check_guesses(address)
             offered = websocket.scope.get("subprotocols", [])
             tokens = [name for name in offered if name.startswith(TOKEN_PREFIX)]
-            with self._counting_failures(address):
-                if len(tokens) != 1:
-                    raise _unauthorized("this server wants a token")
-                token = tokens[0].removeprefix(TOKEN_PREFIX)
-                grant = self._verify(token, may_be_old="resume" in websocket.query_params)
-                _check_origin(websocket, grant)
+            if len(tokens) != 1:
+                raise _unauthorized("this server wants a token")
+            is_back = bool(websocket.query_params.get("resume"))  # an empty one is a newcomer's
+            with self._counting_guesses(address):
+                grant = self._verify(tokens[0].removeprefix(TOKEN_PREFIX), may_be_old=is_back)
+            _check_origin(websocket, grant)
             websocket.state.grant = grant
 
     def of_socket(self, websocket: WebSocket, world: str) -> Grant:
@@ -155,19 +159,19 @@ class Access:
             self._requests.spend(address, "too many requests from this address")
         if self._keys is None:
             return EVERYBODY
-        self._check_failures(address)
+        self._check_guesses(address)
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
-        with self._counting_failures(address):
-            if scheme.lower() != "bearer" or not secret:
-                raise _unauthorized("this wants an Authorization: Bearer header")
+        if scheme.lower() != "bearer" or not secret:
+            raise _unauthorized("this wants an Authorization: Bearer header")
+        with self._counting_guesses(address):
             if secret.startswith(PREFIX):
                 key = self._keys.find(secret)
                 if key is None:
-                    raise _unauthorized("this key is not known, or was withdrawn")
+                    raise _GuessError("this key is not known, or was withdrawn")
                 grant = _grant_of(key)
             else:
                 grant = self._verify(secret)
-            _check_origin(request, grant)
+        _check_origin(request, grant)
         if world is not None and not grant.allows(world):
             raise ProtocolError(CloseCode.FORBIDDEN, f"not good for world {world!r:.60}")
         return grant
@@ -193,11 +197,13 @@ class Access:
         if grant.key_concurrency is not None and wanted.concurrency > grant.key_concurrency:
             line = f"concurrency {wanted.concurrency}; this key is good for {grant.key_concurrency}"
             raise ProtocolError(CloseCode.FORBIDDEN, line)
+        _check_named(wanted.origin)
         now_s = self._wall()
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
             "sub": grant.who,
+            "key": _fingerprint(grant.key_sha256),
             "iat": now_s,
             "exp": now_s + wanted.duration_s,
             "jti": secrets.token_urlsafe(12),
@@ -221,7 +227,7 @@ class Access:
             raise _unauthorized("this token has expired; get another one")
         assert self._keys is not None
         key = self._keys.named(claims["sub"])
-        if key is None:
+        if key is None or _fingerprint(key.sha256) != claims["key"]:  # or is another of that name
             raise _unauthorized("the key of this token was withdrawn")
         return Grant(
             key.name,
@@ -238,7 +244,7 @@ class Access:
 
     def _claims(self, token: str) -> dict[str, Any]:
         """Whole and ours, whenever that was. Times are held against the clock of this object."""
-        required = ["iss", "aud", "sub", "exp", "iat", "jti"]
+        required = ["iss", "aud", "sub", "key", "exp", "iat", "jti"]
         options: Any = {"require": required, "verify_exp": False, "verify_iat": False}
         try:
             claims = jwt.decode(
@@ -252,20 +258,23 @@ class Access:
             names = ("world", "origin", "play_s", "concurrency")
             return {name: claims[name] for name in (*required, *names)}
         except (jwt.InvalidTokenError, KeyError, ValueError):
-            raise _unauthorized("this token is not one of this server, or is damaged") from None
+            raise _GuessError("this token is not one of this server, or is damaged") from None
 
-    def _check_failures(self, address: str) -> None:
-        if not self._failures.has_room(address):
+    def _check_guesses(self, address: str) -> None:
+        if not self._guesses.has_room(address):
             line = "too many wrong keys or tokens from this address; wait a minute"
             raise ProtocolError(CloseCode.FLOODING, line)
 
     @contextlib.contextmanager
-    def _counting_failures(self, address: str) -> Iterator[None]:
+    def _counting_guesses(self, address: str) -> Iterator[None]:
+        """Only what was never good: a page that comes back with an old token guesses nothing, and
+        must not lock out whoever shares its address.
+        """
         try:
             yield
-        except ProtocolError:
+        except _GuessError:
             with contextlib.suppress(ProtocolError):
-                self._failures.spend(address, "")
+                self._guesses.spend(address, "")
             raise
 
 
@@ -315,6 +324,24 @@ def _check_origin(connection: HTTPConnection, grant: Grant) -> None:
         raise ProtocolError(CloseCode.FORBIDDEN, line)
 
 
+def _check_named(origin: str | None) -> None:
+    """Raises ProtocolError on an origin that no page will ever have, or that any page can."""
+    good = origin is None or (
+        _ORIGIN.fullmatch(origin)
+        and not any(origin.startswith(a) and origin.endswith(b) for a, b in _DEFAULT_PORTS)
+    )
+    if not good:
+        raise ProtocolError(
+            CloseCode.MALFORMED,
+            f"origin {origin!r:.80}; expected it as browsers say it, such as https://play.example",
+        )
+
+
+def _fingerprint(sha256: str) -> str:
+    """Tells the keys of a name from each other; players see it in their tokens."""
+    return sha256[:16]
+
+
 def _grant_of(key: Key) -> Grant:
     return Grant(
         key.name,
@@ -326,18 +353,14 @@ def _grant_of(key: Key) -> Grant:
 
 
 def _signer(path: Path) -> Ed25519PrivateKey:
-    """The signing key of the file, made if there is none; of two who make it, one wins."""
-    if not path.exists():
-        pem = Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        try:
-            with contextlib.suppress(FileExistsError):
-                write_secret(path, pem)
-        except OSError as error:
-            raise ReverieError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    """The signing key of the file, made if there is none; of two who make it, one does."""
+    try:
+        if not path.exists():
+            with locked(path):
+                if not path.exists():
+                    write_secret(path, _new_pem())
+    except OSError as error:
+        raise ReverieError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
     except (OSError, ValueError, TypeError):
@@ -345,6 +368,21 @@ def _signer(path: Path) -> Ed25519PrivateKey:
     if not isinstance(key, Ed25519PrivateKey):
         raise ReverieError(f"{path} is not a PEM file of an Ed25519 key")
     return key
+
+
+def _new_pem() -> bytes:
+    return Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+class _GuessError(ProtocolError):
+    """A key or token that was never one of this server."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(CloseCode.UNAUTHORIZED, line)
 
 
 def _unauthorized(line: str) -> ProtocolError:

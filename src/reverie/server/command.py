@@ -71,6 +71,7 @@ def key(
     if name is None:
         for known in keys.read_keys(file):
             rights = [*(["admin"] if known.is_admin else []), *(known.worlds or ["every world"])]
+            rights += [f"{known.concurrency} at a time"] if known.concurrency else []
             print(f"{known.name:<24} {known.created}  {', '.join(rights)}")
     elif remove:
         keys.remove_key(file, name)

@@ -37,8 +37,9 @@ _SHARED_HEADERS = {
 
 class HostGuard:
     """ASGI middleware. allowed_hosts: names that the Host header may carry; None for any.
-    foreign_pages: pages from elsewhere are let through to where their token is looked at
-    (`Access`): what a browser adds to a request by itself opens nothing there.
+    foreign_pages: pages from elsewhere, and names that a proxy in front of this server has, are let
+    through to where their token is looked at (`Access`): what a browser adds to a request by itself
+    opens nothing there.
     """
 
     def __init__(
@@ -79,11 +80,13 @@ class HostGuard:
         await self._app(scope, receive, send_guarded)
 
     def _refusal(self, headers: Headers) -> str | None:
+        if self._foreign_pages:
+            return None
         host = headers.get("host", "")
         if self._allowed_hosts is not None and _hostname(host) not in self._allowed_hosts:
             return f"host {host!r} is not one of {', '.join(sorted(self._allowed_hosts))}"
         origin = headers.get("origin")
-        if origin is not None and _netloc(origin) != host and not self._foreign_pages:
+        if origin is not None and _netloc(origin) != host:
             return f"origin {origin!r} is not this server, {host!r}"
         return None
 

@@ -7,10 +7,10 @@ needed for passwords, that people choose few and short ones, does not hold for r
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
+import logging
 import os
 import re
 import secrets
@@ -25,13 +25,16 @@ from reverie.core import ReverieError
 VERSION = 1
 PREFIX = "rv_"
 _NAME = re.compile(r"[\w.@-]{1,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """sha256: of the key, in hex. worlds: that it may have played; None for all. concurrency:
     sockets of all its tokens at the same time; None for any number. is_admin: sees figures of
-    everybody.
+    everybody. Raises ValueError where a value cannot be.
     """
 
     name: str
@@ -41,15 +44,28 @@ class Key:
     concurrency: int | None = None
     is_admin: bool = False
 
+    def __post_init__(self) -> None:
+        texts = (self.name, self.sha256, self.created, *(self.worlds or ()))
+        is_number = type(self.concurrency) is int and self.concurrency > 0
+        if not (
+            all(isinstance(text, str) for text in texts)
+            and _NAME.fullmatch(self.name)
+            and _SHA256.fullmatch(self.sha256)
+            and (self.concurrency is None or is_number)
+            and isinstance(self.is_admin, bool)
+        ):
+            raise ValueError(f"{self.name!r:.70} is not whole")
+
 
 class KeyFile:
-    """The keys of a file, read again when it changes; a change that cannot be read changes nothing.
-    Raises ReverieError where it cannot be read at first.
+    """The keys of a file, read again when it changes. Whoever removes the file wants nobody in; a
+    change that cannot be read changes nothing, and is logged. Raises ReverieError where it cannot
+    be read at first.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, int, int, int] | None = None
         self._keys: dict[str, Key] = {}
         self._refresh()
 
@@ -65,24 +81,36 @@ class KeyFile:
         return self._keys.get(name)
 
     def _refresh(self) -> None:
-        try:
-            stat = self.path.stat()
-        except OSError:
-            if self._stamp is None:
-                raise ReverieError(
-                    f"{self.path} is not there; make it with: reverie key NAME --file {self.path}"
-                ) from None
-            self._keys = {}  # whoever removes the file wants nobody in
-            return
-        stamp = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        stamp, is_first = _stamp(self.path), self._stamp is None
         if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        if stamp == _GONE and not is_first:
+            self._keys = {}
             return
         try:
             self._keys = {key.name: key for key in read_keys(self.path)}
-        except ReverieError:
-            if self._stamp is None:
+        except ReverieError as error:
+            if is_first:
                 raise
-        self._stamp = stamp
+            # Whoever took a key out must learn that it still opens doors.
+            logger.error("%s; keys stay as they were", error)
+
+
+_GONE = (0, 0, 0, 0)
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int]:
+    """Differs when the file does. Of its status change, too: a file that could not be read may be
+    one whose owner was wrong.
+    """
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return _GONE
+    except OSError as error:
+        return (error.errno or 1, 0, 0, 0)
+    return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size)
 
 
 def read_keys(path: Path) -> list[Key]:
@@ -92,9 +120,13 @@ def read_keys(path: Path) -> list[Key]:
         if data["version"] != VERSION:
             raise ReverieError(f"{path} has version {data['version']!r}; expected {VERSION}")
         return [_key(**entry) for entry in data["keys"]]
+    except FileNotFoundError:
+        raise ReverieError(
+            f"{path} is not there; make it with: reverie key NAME --file {path}"
+        ) from None
     except OSError as error:
         raise ReverieError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, ReverieError):
             raise
         raise ReverieError(f"{path} is not a file of keys, or it is damaged") from None
@@ -117,7 +149,7 @@ def add_key(
     text = PREFIX + secrets.token_urlsafe(32)
     created = time.strftime("%Y-%m-%d", time.gmtime())
     digest = hashlib.sha256(text.encode()).hexdigest()
-    with _locked(path):
+    with locked(path):
         keys = read_keys(path) if path.exists() else []
         if any(key.name == name for key in keys):
             raise ReverieError(f"{path} has a key {name!r} already; remove it first with --remove")
@@ -127,7 +159,7 @@ def add_key(
 
 def remove_key(path: Path, name: str) -> None:
     """Raises ReverieError where there is none of that name."""
-    with _locked(path):
+    with locked(path):
         keys = read_keys(path)
         if all(key.name != name for key in keys):
             names = ", ".join(key.name for key in keys) or "none"
@@ -136,34 +168,39 @@ def remove_key(path: Path, name: str) -> None:
 
 
 def _key(**entry: Any) -> Key:
-    worlds, concurrency = entry.pop("worlds"), entry.pop("concurrency")
-    key = Key(**entry, worlds=None if worlds is None else tuple(worlds), concurrency=concurrency)
-    if not (isinstance(key.name, str) and isinstance(key.sha256, str)):
+    worlds = entry.pop("worlds")
+    if not isinstance(worlds, list | None):  # a text is a list of letters, too
         raise TypeError
-    if not (isinstance(key.is_admin, bool) and isinstance(concurrency, int | None)):
-        raise TypeError
-    return key
+    return Key(**entry, worlds=None if worlds is None else tuple(worlds))
 
 
 def _write(path: Path, keys: list[Key]) -> None:
-    """All or nothing, and for its owner only."""
     text = json.dumps({"version": VERSION, "keys": [asdict(key) for key in keys]}, indent=2)
-    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    write_secret(new, f"{text}\n".encode())
-    new.replace(path)
+    write_secret(path, f"{text}\n".encode())
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """A new file that only its owner reads. Raises FileExistsError where there is one."""
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    """In place of the file, all or nothing, for its owner only."""
+    new = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            # Root adds a key: the server, which is somebody else, must still read the file.
+            old = path.stat()
+            os.chown(new, old.st_uid, old.st_gid)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One writer at a time, so that none undoes what another did."""
+    import fcntl  # not everywhere; and who only plays has no keys
+
     if not path.parent.is_dir():
         raise ReverieError(f"{path}: there is no folder {path.parent}; make it")
     with (path.parent / f".{path.name}.lock").open("w") as lock:

@@ -47,30 +47,48 @@ world begins anew.
 """
 
 
+class Bucket:
+    """Holds `burst` at most, and is refilled by `rate_per_s`; full at first."""
+
+    __slots__ = ("_burst", "_left", "_rate", "_time_s")
+
+    def __init__(self, rate_per_s: float, burst: float) -> None:
+        self._rate, self._burst = rate_per_s, burst
+        self._left, self._time_s = burst, 0.0
+
+    def left(self, now_s: float) -> float:
+        """What it holds."""
+        return min(self._burst, self._left + self._rate * (now_s - self._time_s))
+
+    def take(self, now_s: float, cost: float = 1.0) -> bool:
+        """Whether it held as much, which is gone then."""
+        left = self.left(now_s)
+        if left < cost:
+            return False
+        self._left, self._time_s = left - cost, now_s
+        return True
+
+
 class FloodGauge:
-    """A leaky bucket: holds two seconds of `messages_per_s`, and leaks as fast."""
+    """What one socket sends: two seconds of `messages_per_s` at once, and no more than that."""
 
     def __init__(self, messages_per_s: float) -> None:
         self._rate = messages_per_s
-        self._level = 0.0
-        self._time_s = 0.0
+        self._bucket = Bucket(messages_per_s, 2.0 * messages_per_s)
 
     def count(self, now_s: float, cost: float = 1.0) -> None:
-        """One more message, or what costs as much as so many. Raises ProtocolError when the bucket
-        overflows.
+        """One more message, or what costs as much as so many. Raises ProtocolError on what is too
+        much.
         """
-        leaked = self._rate * (now_s - self._time_s)
-        self._level = max(0.0, self._level - leaked) + min(cost, self._rate)
-        self._time_s = now_s
-        if self._level > 2.0 * self._rate:
+        if not self._bucket.take(now_s, min(cost, self._rate)):
             raise ProtocolError(
                 CloseCode.FLOODING, f"too many messages; at most {self._rate:g} a second"
             )
 
 
 class RateLimiter:
-    """A bucket of tokens for each name: `burst` at once, refilled by `rate_per_s`. Forgets who has
-    not been seen for longest when there are too many.
+    """A bucket for each name. Forgets who has not been let through for longest when there are too
+    many.
     """
 
     def __init__(
@@ -82,22 +100,22 @@ class RateLimiter:
     ) -> None:
         self._rate, self._burst, self._clock = rate_per_s, burst, clock
         self._max_names = max_names
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()  # left, when
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
 
     def has_room(self, name: str) -> bool:
         """Whether `spend` would let it through."""
-        return self._left(name) >= 1.0
+        bucket = self._buckets.get(name)
+        return bucket is None or bucket.left(self._clock()) >= 1.0
 
     def spend(self, name: str, line: str) -> None:
         """Count one. Raises ProtocolError with the line when its bucket is empty."""
-        left = self._left(name)
-        if left < 1.0:
+        bucket = self._buckets.get(name) or Bucket(self._rate, self._burst)
+        if not bucket.take(self._clock()):
             raise ProtocolError(CloseCode.FLOODING, f"{line}; slow down")
-        self._levels[name] = (left - 1.0, self._clock())
-        self._levels.move_to_end(name)
-        while len(self._levels) > self._max_names:
-            self._levels.popitem(last=False)
-
-    def _left(self, name: str) -> float:
-        left, then_s = self._levels.get(name, (self._burst, 0.0))
-        return min(self._burst, left + self._rate * (self._clock() - then_s))
+        self._buckets[name] = bucket
+        self._buckets.move_to_end(name)
+        while len(self._buckets) > self._max_names:
+            self._buckets.popitem(last=False)
