@@ -134,8 +134,9 @@ export class Menu {
     button.disabled = !enabled;
   }
 
-  /** Whether there is a session to keep, to go back in, and to leave. */
-  setKeeping(enabled: boolean): void {
+  /** enabled: there is a session to keep, to go back in, and to leave. opens: a saved one can be opened. */
+  setKeeping(enabled: boolean, opens: boolean): void {
+    byId<HTMLButtonElement>("open").disabled = !opens;
     for (const id of ["restart", "rewind", "save", "fork", "share", "leave"]) byId<HTMLButtonElement>(id).disabled = !enabled;
   }
 

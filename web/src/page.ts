@@ -20,7 +20,7 @@ import { LatencyLog, type FrameTimes, type Sample } from "./latency";
 import { Marks } from "./marks";
 import { byId, Menu, rewindSeconds } from "./menu";
 import { Mouse } from "./mouse";
-import { Hint, Notice } from "./notice";
+import { Hint, Notice, sentence } from "./notice";
 import { fitPicture } from "./picture";
 import {
   packAck,
@@ -46,6 +46,7 @@ const PLAY_LABELS: Partial<Record<Link, string>> = { left: "Play again", over: "
 const DRIFT_DEG_PER_S = 5;
 const REST_AFTER_MS = 30_000;
 const REPORT_MS = 5000;
+const HERE_MS = 60_000;
 
 export class Page {
   private phase: Phase = "title";
@@ -170,6 +171,7 @@ export class Page {
       this.keeper.lost();
       this.latency.forget();
       if (trouble.kind === "refused") this.picture = null;
+      if (trouble.kind !== "lost") this.endMarks();
       if (trouble.kind === "over") this.over("over");
       else if (trouble.kind !== "lost" && this.phase === "playing") this.pause(); // for its buttons
       else if (this.phase !== "title") this.stay.lost();
@@ -260,6 +262,18 @@ export class Page {
       this.tell(`This session ends in ${Math.round(message.left_s)} s. Save it to go on another day.`);
     }
     this.drift();
+    if (state === "paused" && message.reason) this.pausedByServer(message.reason);
+  }
+
+  /** Either nobody was here for long, or this page stood still for a moment, which need not bother anybody. */
+  private pausedByServer(reason: string): void {
+    const steeredMs = performance.now() - (this.sender?.lastInputMs ?? 0);
+    const isHere = this.phase === "playing" ? steeredMs < HERE_MS : this.phase === "title" && !this.resting;
+    if (isHere && !document.hidden) this.command({ command: "resume" });
+    else if (this.phase === "playing") {
+      this.pause();
+      this.keeper.say(sentence(reason));
+    }
   }
 
   private leave(): void {
@@ -281,10 +295,15 @@ export class Page {
   private over(how: "left" | "over"): void {
     this.stay.forget();
     this.mouse.unlock();
-    this.marks.clear();
-    this.replays = false;
+    this.endMarks();
+    this.frames.restart();
     this.enter("title");
     this.setSession(how);
+  }
+
+  private endMarks(): void {
+    this.marks.clear();
+    this.replays = false;
   }
 
   private rewind(): void {
@@ -425,7 +444,7 @@ export class Page {
     const label = PLAY_LABELS[this.session];
     this.menu.setPlay(label ?? (this.phase === "paused" ? "Resume" : "Play"), ready || label !== undefined);
     // Also for the blink that going back takes: a button that is disabled loses the focus.
-    this.menu.setKeeping(ready || (this.session === "warming" && this.hello !== null));
+    this.menu.setKeeping(ready || (this.session === "warming" && this.hello !== null), this.hello !== null);
     this.hud.refresh();
   }
 

@@ -7,6 +7,9 @@ import { packAction, type FrameMessage } from "./protocol";
 const MIN_GAP_MS = 8;
 
 export class ActionSender {
+  /** When the player last did something. */
+  lastInputMs = 0;
+
   private seq = 0;
   private lastKeys = 0;
   private lastKeysSeq = 0;
@@ -47,7 +50,10 @@ export class ActionSender {
   }
 
   private input(eventMs: number | null, urgent: boolean): void {
-    if (eventMs !== null) this.inputMs = Math.min(this.inputMs ?? Infinity, eventMs);
+    if (eventMs !== null) {
+      this.lastInputMs = eventMs;
+      this.inputMs = Math.min(this.inputMs ?? Infinity, eventMs);
+    }
     const rest = this.lastSentMs + MIN_GAP_MS - performance.now();
     if (urgent || rest <= 0) this.flush();
     else this.timer ||= window.setTimeout(() => this.flush(), rest);

@@ -34,7 +34,7 @@ export interface EngineFigures {
   memory_bytes: number;
 }
 
-/** An engine. error: why it never came up. figures: while it is ready. */
+/** An engine. error: why it never came up. pid: of its process, null where it shares the server's. figures: while it is ready. */
 export interface EngineBody {
   name: string;
   world: string;
@@ -43,6 +43,7 @@ export interface EngineBody {
   error: string | null;
   restarts: number;
   standby: boolean;
+  pid: number | null;
   figures: EngineFigures | null;
 }
 
