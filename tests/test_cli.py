@@ -212,6 +212,16 @@ def test_serve_takes_flags_before_its_file_and_opens_no_browser(
     assert opened == []
 
 
+def test_play_does_not_open_to_others_by_accident(
+    capsys: pytest.CaptureFixture[str], served: Calls
+):
+    code, _, err = run(capsys, "play", "--host", "0.0.0.0", "--no-browser")
+    assert (code, served) == (2, [])
+    assert "give --open" in err
+    assert run(capsys, "play", "--host", "0.0.0.0", "--open", "--no-browser")[0] == 0
+    assert served[0][1]["host"] == "0.0.0.0"
+
+
 def test_serve_does_not_open_to_others_by_accident(capsys: pytest.CaptureFixture[str]):
     code, _, err = run(capsys, "serve", "--host", "0.0.0.0", "--port", "0")
     assert code == 2

@@ -132,6 +132,9 @@ def play(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     host: Host = "127.0.0.1",
     port: Port = None,
+    open_access: Annotated[
+        bool, typer.Option("--open", help="Let anybody play who can reach the address.")
+    ] = False,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps per frame to begin with.", min=1)
     ] = None,
@@ -146,7 +149,10 @@ def play(
     from urllib.parse import urlencode
 
     from reverie.server import serve
+    from reverie.server.serving import is_loopback
 
+    if not (open_access or is_loopback(host)):
+        raise ReverieError(f"host {host} can be reached by others: give --open to let anybody play")
     load = _simulator_loader(seed or 0) if simulator else _loader(world, steps, num_slots=4)
     wishes = {
         name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None

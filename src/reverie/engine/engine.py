@@ -62,6 +62,8 @@ class Engine:
         self.on_death: Callable[[str], None] | None = None
         """As behind a process (`EngineProcess`); a thread does not die."""
         self.on_room: Callable[[], None] | None = None
+        self.loads_quietly = False
+        self.pid: int | None = None
         self.costs: Costs | None = None
         self._num_slots = num_slots
         self._slots = Slots(num_slots)

@@ -11,23 +11,21 @@ import atexit
 import contextlib
 import logging
 import multiprocessing
-import os
-import signal
+import pickle
 import threading
-from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from reverie.core import Frame, ReverieError
+from reverie.core import ReverieError
 from reverie.engine.engine import Engine
-from reverie.engine.handle import Prompted
-from reverie.engine.opening import check_opening, drawn_seed, find_start, known_steps
+from reverie.engine.mail import Act, Failed, News, Outbox, Ready, pack
+from reverie.engine.opening import check_opening
 from reverie.engine.pace import EngineStatus
-from reverie.engine.process_child import Failed, News, Ready, SessionNews, run_engine
+from reverie.engine.process_child import run_engine
+from reverie.engine.remote import RemoteHandle, portable
 from reverie.engine.replay import Replay
 from reverie.engine.saves import SavedSession
 from reverie.session import FullError, SessionState
@@ -37,118 +35,13 @@ LOAD_WITHIN_S = 600.0
 """However large its weights."""
 SILENT_S = 2.0
 """A process that says nothing for so long hangs, and is killed."""
+CHECK_S = 0.25
 STOP_WITHIN_S = 2.0
+MAX_UNSENT = 20_000
+"""So many messages wait only where nobody reads them."""
+_GONE_WITHIN_S = 5.0
 
 logger = logging.getLogger(__name__)
-
-
-class RemoteHandle:
-    """One session in another process; see `Handle`, which it is a picture of."""
-
-    def __init__(self, engine: EngineProcess, number: int, seed: int) -> None:
-        self.state = SessionState.WARMING
-        self.reason = ""
-        self.refused = False
-        self.seed = seed
-        self.num_skipped = 0
-        self.num_frames = 0
-        self.device_s = 0.0
-        self.kept: SavedSession | None = None
-        self._engine = engine
-        self._number = number
-        self._num_begun = 0
-        self._frame: Frame | None = None
-        self._callbacks: list[Callable[[], None]] = []
-
-    @property
-    def session_id(self) -> str:
-        return f"{self._number:06d}"
-
-    def act(self, action: NDArray[np.floating], seq: int, time_s: float) -> None:
-        """See `Handle.act`."""
-        width = self._engine.world.config.action_space.width
-        if action.shape != (width,) or not np.isfinite(action).all():
-            raise ValueError(f"action {action.shape}; expected {width} finite numbers")
-        self._send("act", action.astype(np.float32).tobytes(), seq, time_s)
-
-    def take(self) -> Frame | None:
-        """See `Handle.take`."""
-        with self._engine._lock:
-            frame, self._frame = self._frame, None
-        return frame
-
-    def on_frame(self, callback: Callable[[], None]) -> None:
-        """See `Handle.on_frame`; called on the thread that reads from the process."""
-        self._callbacks.append(callback)
-
-    def set_steps(self, num_steps: int) -> None:
-        """See `Handle.set_steps`."""
-        self._send("set_steps", known_steps(self._engine.world, num_steps))
-
-    def prompt(self, text: str, answer: Callable[[Prompted], None]) -> None:
-        """See `Handle.prompt`."""
-        self._engine.world.understand(text)
-        if self.state is SessionState.ENDED:
-            raise ReverieError("the session has ended; start another")
-
-        def tell(done: Prompted | None) -> None:
-            if done is not None:
-                answer(done)
-
-        self._engine._ask(self._number, "prompt", tell, text)
-
-    def save(self, answer: Callable[[SavedSession | None], None]) -> None:
-        """See `Handle.save`."""
-        if self.state is SessionState.ENDED:
-            answer(None)
-        else:
-            self._engine._ask(self._number, "save", answer)
-
-    def pause(self) -> None:
-        """See `Handle.pause`."""
-        self._send("pause")
-
-    def resume(self) -> None:
-        """See `Handle.resume`."""
-        self._send("resume")
-
-    def rewind(self, seconds: float) -> None:
-        """See `Handle.rewind`."""
-        self._send("rewind", seconds)
-
-    def restart(self, start: str | Start | None = None, seed: int | None = None) -> None:
-        """See `Handle.restart`."""
-        if start is not None:
-            find_start(self._engine.world, start)
-        self.seed = drawn_seed(seed)
-        with self._engine._lock:
-            self.kept, self._num_begun = None, self._num_begun + 1
-        self._send("restart", start, self.seed)
-
-    def close(self, reason: str = "closed") -> None:
-        """See `Handle.close`."""
-        self._engine._close(self, reason)
-        self.kept = None
-
-    def _send(self, name: str, *arguments: Any) -> None:
-        if self.state is not SessionState.ENDED:
-            self._engine._send(name, self._number, *arguments)
-
-    def _update(self, news: SessionNews) -> None:
-        """Under the engine's lock."""
-        self.state, self.reason, self.refused = news.state, news.reason, news.refused
-        self.num_skipped, self.num_frames = news.num_skipped, news.num_frames
-        self.device_s = news.device_s
-        self._frame = news.frame or self._frame
-        if news.num_begun == self._num_begun:
-            self.kept = news.kept or self.kept
-
-    def _notify(self) -> None:
-        for callback in self._callbacks:
-            try:
-                callback()
-            except Exception:  # a player's end that fails must not stop the others
-                logger.exception("a callback of session %s failed", self.session_id)
 
 
 class EngineProcess:
@@ -158,26 +51,30 @@ class EngineProcess:
     where there was none.
     """
 
-    def __init__(self, load: Callable[[], Engine], name: str, device: str = "cpu") -> None:
+    def __init__(self, load: Callable[[], Engine], name: str, device: str | None = None) -> None:
         self.name = name
         self.on_death: Callable[[str], None] | None = None
         self.on_room: Callable[[], None] | None = None
+        self.loads_quietly = False
+        """Behind everybody else on this machine: others play while it loads."""
         self._load, self._device = load, device
-        self._lock = threading.Lock()
-        self._outbox: deque[tuple[Any, ...]] = deque()
-        self._has_mail = threading.Condition(self._lock)
+        self._lock = threading.RLock()
         self._handles: dict[int, RemoteHandle] = {}
-        self._asked: dict[int, Callable[[Any], None]] = {}
+        self._asked: dict[int, tuple[RemoteHandle, Callable[[Any], None]]] = {}
         self._numbers, self._requests = count(1), count(1)
-        self._num_opened = 0
-        self._num_open_there = 0
+        self._num_moves = self._num_moves_there = 0  # sessions opened and closed
         self._status = EngineStatus()
         self._world: World | None = None
         self._kind = ""
+        self._outbox: Outbox | None = None
+        self._life = threading.Lock()  # held while it is started, and while it is cleared away
         self._stopping = self._dead = False
-        self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
+        self._why = f"the process of engine {name} ended"
+        self._num_heard, self._listens = 0, False
+        self._threads: dict[str, threading.Thread] = {}
+        self._connections: list[Any] = []
         self._process: Any = None
-        self._first_status = threading.Event()
 
     # Life.
 
@@ -185,62 +82,92 @@ class EngineProcess:
         """Back when the engine is loaded. Raises ReverieError with the line that says why it will
         never be.
         """
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=run_engine, args=(theirs, self._load, self._device), name=f"engine {self.name}"
+        with self._life:
+            try:
+                said = self._begin()
+            except (EOFError, OSError):
+                said = None
+            if not isinstance(said, Ready):
+                self._clear(0.0)
+                line = "its process ended while it loaded"
+                raise ReverieError(said.line if isinstance(said, Failed) else line)
+            self._world, self._kind, self._status = said
+            self._outbox = Outbox(self._world.config.action_space)
+            if self._stopping:
+                self._outbox.close()
+            works = {
+                "in": self._read,
+                "moments": self._read_moments,
+                "out": self._write,
+                "watch": self._watch,
+            }
+            for what, work in works.items():
+                name = f"engine {self.name}, {what}"
+                self._threads[what] = threading.Thread(target=work, name=name, daemon=True)
+            for thread in self._threads.values():
+                thread.start()
+
+    def _begin(self) -> object:
+        """The first thing that the process says."""
+        load, context = pickle.dumps(self._load), multiprocessing.get_context("spawn")
+        connection, theirs = context.Pipe()
+        moments, their_moments = context.Pipe(duplex=False)
+        self._connections = [connection, moments]
+        self._process = process = context.Process(
+            target=run_engine,
+            args=(theirs, their_moments, load, self._device, self.loads_quietly),
+            name=f"engine {self.name}",
         )
-        try:
-            self._process.start()
-            atexit.register(self._kill)
-            theirs.close()
-            said = self._connection.recv() if self._connection.poll(LOAD_WITHIN_S) else None
-        except (EOFError, OSError):
-            said = None
-        if not isinstance(said, Ready):
-            self.stop()
-            line = said.line if isinstance(said, Failed) else "its process ended while it loaded"
-            raise ReverieError(line)
-        self._world, self._kind = said
-        self._threads = [
-            threading.Thread(target=work, name=f"engine {self.name}, {what}", daemon=True)
-            for work, what in ((self._read, "in"), (self._write, "out"))
-        ]
-        for thread in self._threads:
-            thread.start()
-        self._first_status.wait(SILENT_S)
+        process.start()
+        atexit.register(self._kill)
+        theirs.close()
+        their_moments.close()
+        if self._stopping:  # while it was started
+            self._kill()
+        return pickle.loads(connection.recv_bytes()) if connection.poll(LOAD_WITHIN_S) else None
 
     def stop(self) -> None:
         """End every session and the process. A second time does nothing."""
         with self._lock:
-            if not self._stopping:
-                self._stopping = True
-                self._outbox.append(("stop",))
-            self._has_mail.notify_all()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(STOP_WITHIN_S)
-        process, self._process = self._process, None
+            self._stopping = True
+            outbox = self._outbox
+        if outbox is None:
+            self._kill()  # it loads
+        else:
+            outbox.close(("stop",))
+        with self._life:
+            self._clear(STOP_WITHIN_S)
+        self._end_all("the engine stopped")
+
+    def _clear(self, within_s: float) -> None:
+        """Have nothing left of the process: itself, threads, pipes."""
+        process = self._process
         if process is None:
             return
         if process.pid is not None:
-            process.join(0.1 if self._dead or not self._threads else STOP_WITHIN_S)
-            if process.is_alive():
-                process.kill()
-                process.join()
-        self._connection.close()
-        process.close()
+            process.join(within_s)
+            self._kill()
+            process.join(_GONE_WITHIN_S)
+        self._over.set()
+        for thread in self._threads.values():
+            if thread is not threading.current_thread():
+                thread.join(_GONE_WITHIN_S)
+        for connection in self._connections:
+            connection.close()
+        with contextlib.suppress(ValueError):  # it cannot be killed
+            process.close()
         atexit.unregister(self._kill)
-        self._end_all("the engine stopped")
+        self._process = None
 
     def _kill(self) -> None:
-        """At exit, where nobody has stopped it."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is closed
             self._process.kill()
 
     @property
     def pid(self) -> int | None:
-        return None if self._process is None else self._process.pid
+        with contextlib.suppress(AttributeError, ValueError):
+            return self._process.pid
+        return None
 
     @property
     def world(self) -> World:
@@ -254,8 +181,8 @@ class EngineProcess:
 
     @property
     def status(self) -> EngineStatus:
-        """As it was a moment ago."""
-        return self._status
+        """As it was a moment ago, with the places as they are now."""
+        return replace(self._status, num_active=self.num_active, has_room=self.has_room)
 
     @property
     def num_active(self) -> int:
@@ -263,11 +190,12 @@ class EngineProcess:
 
     @property
     def has_room(self) -> bool:
-        """Whether `open` would give a place now, as far as is known here: not while sessions that
-        were opened are on their way to the process.
+        """Whether `open` would give a place now, as far as is known here. The process sees what was
+        opened and closed in the same order, so what is on its way counts.
         """
-        settled = self._num_opened == self._num_open_there
-        return settled and self._status.has_room and not (self._dead or self._stopping)
+        if self._dead or self._stopping or len(self._handles) >= self._status.capacity:
+            return False
+        return self._status.has_room or self._num_moves != self._num_moves_there
 
     def open(
         self,
@@ -280,15 +208,8 @@ class EngineProcess:
     ) -> RemoteHandle:
         """See `Engine.open`. A place that turns out to be gone ends the session as `refused`."""
         opening = check_opening(self.world, start, seed, num_steps, saved, replay)
-        if self._stopping or self._dead:
-            raise ReverieError("the engine has stopped")
-        if not self.has_room:
-            raise FullError("every place is taken")
-        handle = RemoteHandle(self, next(self._numbers), opening.seed)
-        handle.kept = saved
-        own = all(start is not opening.start for start in self.world.starts)
         wanted = {
-            "start": opening.start if own else opening.start.name,
+            "start": portable(self.world, opening.start),
             "seed": opening.seed,
             "num_steps": opening.num_steps,
             "saved": saved,
@@ -296,112 +217,153 @@ class EngineProcess:
             "paused": paused,
         }
         with self._lock:
+            if self._stopping or self._dead:
+                raise ReverieError("the engine has stopped")
+            if not self.has_room:
+                raise FullError("every place is taken")
+            handle = RemoteHandle(self, next(self._numbers), opening.seed)
+            handle.kept = saved
             self._handles[handle._number] = handle
-            self._num_opened += 1
-        self._send("open", handle._number, wanted)
+            self._num_moves += 1
+            self._send("open", handle._number, wanted)
         return handle
 
-    # Out.
+    # Out. The server's thread only leaves messages in a box.
 
-    def _send(self, *message: Any) -> None:
-        with self._lock:
-            if not (self._dead or self._stopping):
-                self._outbox.append(message)
-                self._has_mail.notify()
+    def _send(self, name: str, number: int, *arguments: Any) -> None:
+        if self._outbox is not None:
+            self._outbox.put(name, number, *arguments)
 
-    def _ask(self, number: int, what: str, answer: Callable[[Any], None], *rest: Any) -> None:
+    def _act(self, act: Act) -> None:
+        if self._outbox is not None:
+            self._outbox.act(act)
+
+    def _ask(
+        self, handle: RemoteHandle, what: str, answer: Callable[[Any], None], *rest: Any
+    ) -> None:
         with self._lock:
-            over = self._dead or self._stopping
-            request = next(self._requests)
-            if not over:
-                self._asked[request] = answer
-        if over:
+            is_there = handle._number in self._handles
+            if is_there:
+                request = next(self._requests)
+                self._asked[request] = (handle, answer)
+                self._send(what, handle._number, request, *rest)
+        if not is_there:
             answer(None)
-        else:
-            self._send(what, number, request, *rest)
 
     def _close(self, handle: RemoteHandle, reason: str) -> None:
         with self._lock:
             if self._handles.pop(handle._number, None) is None:
                 return
-        handle._send("close", reason)
-        handle.state, handle.reason, handle._frame = SessionState.ENDED, reason, None
+            had_room = self.has_room
+            self._num_moves += 1
+            self._send("close", handle._number, reason)
+            handle._end(reason)
+            answers = self._forget([handle])
+        _call(*answers)
         handle._notify()
+        self._tell_room(had_room)
 
     def _write(self) -> None:
-        while True:
-            with self._lock:
-                while not (self._outbox or self._dead):
-                    self._has_mail.wait()
-                if self._dead:
-                    return
-                messages, self._outbox = list(self._outbox), deque()
-            try:
-                self._connection.send(messages)
-            except (OSError, ValueError):
-                return  # the reader finds out, too
-            if messages[-1][0] == "stop":
-                return
+        assert self._outbox is not None
+        with contextlib.suppress(OSError, ValueError):  # the reader finds out, too
+            while messages := self._outbox.take():
+                self._connections[0].send_bytes(pack(messages))
 
     # In.
 
     def _read(self) -> None:
-        why = f"the process of engine {self.name} ended"
         try:
             while True:
-                if not self._connection.poll(SILENT_S):
-                    why = f"the process of engine {self.name} said nothing for {SILENT_S:g} s"
-                    break
-                self._hear(self._connection.recv())
+                self._listens = True
+                data = self._connections[0].recv_bytes()
+                self._listens = False
+                self._num_heard += 1
+                self._hear(pickle.loads(data))
         except (EOFError, OSError):
-            pass
-        except Exception:  # what came was cut off in the middle
+            pass  # it is gone
+        except Exception:
             logger.exception("engine %s sent something unreadable", self.name)
-        self._die(why)
+        self._die()
+
+    def _read_moments(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                moment = pickle.loads(self._connections[1].recv_bytes())
+                with self._lock:
+                    if (handle := self._handles.get(moment.number)) is not None:
+                        handle._remember(moment)
 
     def _hear(self, news: News) -> None:
-        told: list[RemoteHandle] = []
         with self._lock:
             had_room = self.has_room
-            if news.status is not None:
-                self._status, self._num_open_there = news.status, news.num_opened
+            told = [h for s in news.sessions if (h := self._handles.get(s.number)) is not None]
             for session in news.sessions:
-                handle = self._handles.get(session.number)
-                if handle is not None:
+                if (handle := self._handles.get(session.number)) is not None:
                     handle._update(session)
-                    told.append(handle)
-                    if session.state is SessionState.ENDED:
-                        self._handles.pop(session.number)
-            answers = [(self._asked.pop(request, None), value) for request, value in news.answers]
-            has_room = self.has_room
-        self._first_status.set()
+                    if handle.state is SessionState.ENDED:
+                        del self._handles[session.number]
+            if news.status is not None:
+                self._status, self._num_moves_there = news.status, news.num_moves
+            known = [(self._asked.pop(request, None), value) for request, value in news.answers]
+        _call(*(partial(asked[1], value) for asked, value in known if asked is not None))
         for handle in told:
             handle._notify()
-        for answer, value in answers:
-            if answer is not None:
-                answer(value)
-        if has_room and not had_room and self.on_room is not None:
-            self.on_room()
+        self._tell_room(had_room)
 
-    def _die(self, why: str) -> None:
+    def _tell_room(self, had_room: bool) -> None:
+        if self.on_room is not None and self.has_room and not had_room:
+            _call(self.on_room)
+
+    def _watch(self) -> None:
+        """Kill the process when it says nothing, or listens to nothing. Counts checks in a row, not
+        time: after a sleep of the whole machine everybody is late.
+        """
+        assert self._outbox is not None
+        heard, silent_s = -1, 0.0
+        while not self._over.wait(CHECK_S):
+            silent_s = 0.0 if self._num_heard != heard or not self._listens else silent_s + CHECK_S
+            heard = self._num_heard
+            if silent_s >= SILENT_S:
+                self._why = f"the process of engine {self.name} said nothing for {SILENT_S:g} s"
+            elif len(self._outbox) > MAX_UNSENT:
+                self._why = f"the process of engine {self.name} reads nothing any more"
+            else:
+                continue
+            self._kill()
+            return
+
+    def _die(self) -> None:
         with self._lock:
-            self._dead = True
-            self._has_mail.notify_all()
-            stopping, process = self._stopping, self._process
-        if not stopping and process is not None and process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)  # hung, perhaps
-        self._end_all("the engine stopped" if stopping else why)
+            self._dead, stopping = True, self._stopping
+        assert self._outbox is not None
+        self._outbox.close()
+        self._over.set()
+        self._kill()  # what says nothing that can be read is of no use
+        self._threads["moments"].join(_GONE_WITHIN_S)  # what it sent last
+        self._end_all("the engine stopped" if stopping else self._why)
         if not stopping and self.on_death is not None:
-            self.on_death(why)
+            _call(partial(self.on_death, self._why))
 
     def _end_all(self, reason: str) -> None:
         with self._lock:
             handles, self._handles = list(self._handles.values()), {}
-            asked, self._asked = list(self._asked.values()), {}
             for handle in handles:
-                handle.state, handle.reason = SessionState.ENDED, reason
-        for answer in asked:
-            answer(None)
+                handle._end(reason)
+            answers = self._forget(handles)
+        _call(*answers)
         for handle in handles:
             handle._notify()
+
+    def _forget(self, handles: list[RemoteHandle]) -> list[Callable[[], None]]:
+        """Answers for who asked something of these sessions: there will be no other."""
+        over = [request for request, (handle, _) in self._asked.items() if handle in handles]
+        return [partial(self._asked.pop(request)[1], None) for request in over]
+
+
+def _call(*callbacks: Callable[[], object]) -> None:
+    """One that fails must not stop the others."""
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            logger.exception("a callback failed")

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reverie.core import MAX_KEYS, ReverieError
+from reverie.server.loop_gauge import LoopGauge
 from reverie.server.protocol import CloseCode, ProtocolError
 from reverie.server.waiting_room import WaitingRoom
 from reverie.session import FullError
@@ -113,6 +114,7 @@ class EngineHost:
                 engine = self.spec.make()
                 engine.on_death = partial(self._call, self._died, engine)
                 engine.on_room = partial(self._call, self._on_change)
+                engine.loads_quietly = self.engine is not None
                 engine.start()
             except BaseException as error:
                 failure = error
@@ -194,8 +196,9 @@ class EngineHost:
 class Pool:
     """The engines of one world, and who waits for a place in them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, gauge: LoopGauge) -> None:
         self.name = name
+        self._gauge = gauge
         self.hosts: list[EngineHost] = []
         self.room: WaitingRoom[AnyHandle] = WaitingRoom(MAX_WAITING)
         self._changed = asyncio.Event()
@@ -231,6 +234,8 @@ class Pool:
         """A session in the engine that has most room; None while none has any."""
         if self._stopping:
             raise ReverieError("the server stops")
+        if not self._gauge.has_room(self.room.num_staying):
+            return None
         engines = [host.engine for host in self.hosts if host.engine is not None]
         for engine in sorted(engines, key=lambda engine: engine.status.load):
             if engine.has_room:
@@ -263,8 +268,9 @@ class Fleet:
         self.hosts: list[EngineHost] = []
         self.pools: dict[str, Pool] = {}
         self._on_loaded = on_loaded
+        self.gauge = LoopGauge()
         for spec in specs:
-            pool = self.pools.setdefault(spec.world, Pool(spec.world))
+            pool = self.pools.setdefault(spec.world, Pool(spec.world, self.gauge))
             name = f"{spec.world or 'world'}/{len(pool.hosts)}"
             pool.hosts.append(EngineHost(name, spec, lambda pool=pool: self._changed(pool)))
             self.hosts.append(pool.hosts[-1])
@@ -306,6 +312,7 @@ class Fleet:
 
     def start(self) -> None:
         """Call on the event loop."""
+        self.gauge.start()
         for host in self.hosts:
             host.start()
 
@@ -315,6 +322,7 @@ class Fleet:
             self._on_loaded(self)
 
     async def stop(self) -> None:
+        self.gauge.stop()
         for pool in self.pools.values():
             pool.stop()
         await asyncio.gather(*(host.stop() for host in self.hosts))

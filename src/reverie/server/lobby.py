@@ -242,6 +242,7 @@ class Lobby:
         if seat.fork is not None and seat.fork.state is SessionState.LOST and not seat.fork.was_had:
             self.end(seat.fork)
         seat.fork = self.offer(seat.pool, seat.grant, Beginning(saved=saved))
+        seat.fork.played_s = seat.played_s  # or a time limit would be none
         return seat.fork
 
     async def claim(self, token: str, grant: Grant) -> Seat:
@@ -320,7 +321,8 @@ class Lobby:
 
 def _same_player(had: Grant, shown: Grant) -> bool:
     """An expired token is good for the session that it began, another one for any of its key."""
-    return had.who == shown.who and (not shown.is_expired or had.token_id == shown.token_id)
+    same_key = (had.who, had.key_sha256) == (shown.who, shown.key_sha256)
+    return same_key and (not shown.is_expired or had.token_id == shown.token_id)
 
 
 async def saved_of(handle: AnyHandle) -> SavedSession | None:

@@ -54,6 +54,7 @@ CHECK_S = 0.25
 METER_S = 1.0
 WARN_S = 60.0
 """Before the time limit."""
+_WITHDRAWN = "the key of this session was withdrawn"
 _AWAY = (SessionState.PAUSED, SessionState.LOST)
 
 
@@ -88,6 +89,7 @@ class Player:
         self._answered_time_ms = 0.0
         self._answers: deque[bytes] = deque(maxlen=8)  # who floods is not told all
         self._early: deque[protocol.CommandMessage] = deque(maxlen=8)  # before there is a place
+        self._vectors: protocol.Vectors = {}
         self._is_over = False  # whoever left, or was shown the door, does not come back
         self._last_seq = 0
         self._heard_s = time.monotonic()
@@ -170,13 +172,15 @@ class Player:
     async def _queue(self, seat: Seat) -> AnyHandle:
         async def tell(position: int, wait_s: float | None) -> None:
             self._told = {}
-            await self._send(protocol.pack_state("queued", **_place(position, wait_s)))
+            await self._send(protocol.pack_queued(position, wait_s))
 
         self._replay_frames = seat.beginning.replay_frames
         try:
             session = await seat.enter(tell)
         except FullError as error:
             raise ProtocolError(CloseCode.BUSY, str(error)) from None
+        if not self._access.is_valid(seat.grant):  # withdrawn while it waited
+            raise ProtocolError(CloseCode.UNAUTHORIZED, _WITHDRAWN)
         self._session = session
         self._in_flight.clear()
         self._heard_s = self._state_since_s = time.monotonic()  # waiting was no silence
@@ -291,7 +295,7 @@ class Player:
         if time.monotonic() >= self._lobby.closing_s:
             raise ProtocolError(CloseCode.OVER, "the server is closing; come back in a minute")
         if not self._access.is_valid(seat.grant):
-            raise ProtocolError(CloseCode.UNAUTHORIZED, "the key of this session was withdrawn")
+            raise ProtocolError(CloseCode.UNAUTHORIZED, _WITHDRAWN)
 
     async def _wait_for_return(self, seat: Seat) -> None:
         """Without a place, until the player does something again."""
@@ -378,7 +382,7 @@ class Player:
                 CloseCode.MALFORMED,
                 f"ACTION seq {message.seq} after {self._last_seq}; expected it to grow",
             )
-        vector = protocol.action_vector(message, world.config.action_space)
+        vector = protocol.action_vector(message, world.config.action_space, self._vectors)
         self._last_seq = message.seq
         self._unanswered.append((message.seq, message.client_time_ms))
         session.act(vector, message.seq, self._heard_s)
@@ -439,7 +443,8 @@ class Player:
     async def _answer(self, message: bytes) -> None:
         if self._session is not None:
             self._answer_soon(message)
-        else:  # nobody writes while there is no place
+            return
+        with contextlib.suppress(WebSocketDisconnect):  # nobody writes while there is no place
             await self._send(message)
 
     def _restart(self, session: AnyHandle, start: str | Start | None, seed: int | None) -> None:
@@ -455,7 +460,10 @@ class Player:
         task.add_done_callback(self._tasks.discard)
 
     async def _send(self, message: bytes) -> None:
-        await self._websocket.send_bytes(message)
+        try:
+            await self._websocket.send_bytes(message)
+        except RuntimeError:  # it closed by itself, over broken frames
+            raise WebSocketDisconnect(1006) from None
 
     async def _close(self, code: CloseCode | None, line: str) -> None:
         """code: None when the player left."""
@@ -476,12 +484,6 @@ def _cost(message: protocol.ClientValue) -> float:
         return PICTURE_COST
     is_command = isinstance(message, protocol.CommandMessage)
     return PICTURE_COST if is_command and message.command in KEPT else 1.0
-
-
-def _place(position: int, wait_s: float | None) -> dict[str, int]:
-    """What STATE says of a place in the line; expected_wait_s only where it is known."""
-    expected = {} if wait_s is None else {"expected_wait_s": round(wait_s)}
-    return {"position": position, **expected}
 
 
 async def _until_first(*coroutines: Coroutine[object, object, None]) -> None:

@@ -155,18 +155,31 @@ def parse(message: bytes) -> ClientValue:
     raise _malformed(f"message type {kind}; expected one of {known}")
 
 
-def action_vector(message: ActionMessage, space: ActionSpace) -> NDArray[np.float32]:
+Vectors = dict[tuple[int, int], NDArray[np.float32]]
+"""Encoded actions without their turns, by keys and slot."""
+MAX_VECTORS = 256
+
+
+def action_vector(
+    message: ActionMessage, space: ActionSpace, known: Vectors | None = None
+) -> NDArray[np.float32]:
     """float32 [A], as `ActionSpace.encode`, but with the camera left unclipped: the mailbox of the
     session adds turns up and hands out at most `camera_limit` a frame. Raises ProtocolError on keys
-    or a slot that the world does not have.
+    or a slot that the world does not have. known: those of this
+    space that were encoded before; grows up to MAX_VECTORS.
     """
     if message.keys >> len(space.keys):
         raise _malformed(f"keys {message.keys:#06x}; this world has {len(space.keys)} keys")
-    held = [name for bit, name in enumerate(space.keys) if message.keys >> bit & 1]
-    try:
-        vector = space.encode(Action(held, slot=message.slot))
-    except ValueError as error:
-        raise _malformed(str(error)) from None
+    known = {} if known is None else known
+    if (vector := known.get((message.keys, message.slot))) is None:
+        held = [name for bit, name in enumerate(space.keys) if message.keys >> bit & 1]
+        try:
+            vector = space.encode(Action(held, slot=message.slot))
+        except ValueError as error:
+            raise _malformed(str(error)) from None
+        if len(known) < MAX_VECTORS:
+            known[message.keys, message.slot] = vector
+    vector = vector.copy()
     if space.camera_limit:
         turn = (message.yaw_deg, message.pitch_deg)
         vector[space.camera_columns] = np.divide(turn, space.camera_limit)
@@ -254,6 +267,12 @@ def pack_state(state: str, **details: Any) -> bytes:
     replay: a replay still runs. left_s: until the time limit, where that is near.
     """
     return _pack_json(ServerMessage.STATE, {"state": state, **details})
+
+
+def pack_queued(position: int, wait_s: float | None) -> bytes:
+    """STATE of a session in the line: its place, from 1, and seconds that it may take, if known."""
+    expected = {} if wait_s is None else {"expected_wait_s": round(wait_s)}
+    return pack_state("queued", position=position, **expected)
 
 
 def pack_hello(description: Mapping[str, Any]) -> bytes:

@@ -15,9 +15,10 @@ from starlette.routing import Route
 from reverie.codec import JpegCodec
 from reverie.core import ReverieError
 from reverie.server import openapi
-from reverie.server.access import Access
+from reverie.server.access import Access, address_of
 from reverie.server.fleet import Fleet, Pool, describe
 from reverie.server.keeping import bring_back
+from reverie.server.limits import RateLimiter
 from reverie.server.lobby import OFFER_S, Lobby
 from reverie.server.metrics import CONTENT_TYPE, Metrics
 from reverie.server.status import snapshot
@@ -26,8 +27,8 @@ from reverie.server.usage import UsageLedger
 if TYPE_CHECKING:
     from reverie.world import World
 
-MAX_SAVED_BYTES = 64 * 1024 * 1024
-"""A saved session is read into memory; the bundled world's has 3 MB."""
+BRINGS_PER_S, BRINGS_AT_ONCE = 0.2, 10.0
+"""Sessions that one token, or one address without, may bring: each takes memory for a minute."""
 
 
 class Rest:
@@ -44,6 +45,7 @@ class Rest:
     ) -> None:
         self._fleet, self._lobby, self._access = fleet, lobby, access
         self._codec, self._metrics, self._ledger = codec, metrics, ledger
+        self._brings = RateLimiter(BRINGS_PER_S, BRINGS_AT_ONCE)
 
     @property
     def routes(self) -> list[Route]:
@@ -96,7 +98,8 @@ class Rest:
                 f"content-type {kind!r:.60}; expected application/octet-stream for a saved "
                 "session, or application/json for a replay",
             )
-        body = await _body(request, MAX_SAVED_BYTES)
+        self._brings.spend(grant.token_id or address_of(request), "too many sessions are brought")
+        body = await _body(request, int(self._lobby.limits.max_saved_bytes))
         beginning = await bring_back(world, body, kind == "application/octet-stream")
         seat = self._lobby.offer(pool, grant, beginning)
         return JSONResponse({"resume": seat.token, "resume_s": OFFER_S}, 201)

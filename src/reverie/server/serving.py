@@ -24,6 +24,7 @@ from reverie.server.guard import LOOPBACK_HOSTS
 from reverie.server.limits import SocketLimits
 from reverie.server.lobby import Lobby
 from reverie.server.power import PowerMeter
+from reverie.server.socket_protocol import PlayerSocketProtocol
 from reverie.server.usage import UsageLedger
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _run(
             failure.append(fleet.failure)
             asyncio.get_running_loop().call_later(_FAILURE_SHOWN_S, server.stop)
 
-    allowed_hosts = LOOPBACK_HOSTS | {host} if _is_loopback(host) else None
+    allowed_hosts = LOOPBACK_HOSTS | {host} if is_loopback(host) else None
     app = create_app(specs, allowed_hosts=allowed_hosts, on_loaded=on_loaded, **options)
     server = make_server(app, drain_s, trusted_proxies)
     with listener:
@@ -193,14 +194,14 @@ def make_server(
     """
     config = uvicorn.Config(
         app,
-        ws="websockets-sansio",
+        ws=PlayerSocketProtocol,
         ws_per_message_deflate=False,
         ws_max_size=1 << 20,
         ws_ping_interval=5.0,
         ws_ping_timeout=10.0,
         timeout_graceful_shutdown=2,
         lifespan="on",
-        log_level="warning",
+        log_level="error",  # not a line for each request that is no HTTP
         log_config=None,
         access_log=False,
         server_header=False,
@@ -257,7 +258,8 @@ def address(listener: socket.socket, host: str) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -66,6 +66,7 @@ class SessionSettings(BaseModel):
     pause_after_s: Annotated[float, Field(gt=0)] = 300.0
     evict_after_s: Annotated[float, Field(gt=0)] = 30.0
     idle_s: Annotated[float, Field(gt=0)] = 900.0
+    max_saved_bytes: Annotated[int, Field(ge=1)] = 16_000_000
     max_kept: Annotated[int, Field(ge=1)] = 256
     drain_s: Annotated[float, Field(ge=0)] = 30.0
 

@@ -70,7 +70,9 @@ class EngineFigures(TypedDict):
 
 
 class EngineBody(TypedDict):
-    """An engine. error: why it never came up. figures: while it is ready."""
+    """An engine. error: why it never came up. pid: of its process, null where it shares the
+    server's. figures: while it is ready.
+    """
 
     name: str
     world: str
@@ -79,6 +81,7 @@ class EngineBody(TypedDict):
     error: str | None
     restarts: int
     standby: bool
+    pid: int | None
     figures: EngineFigures | None
 
 
@@ -287,6 +290,7 @@ def _engine(
         "error": None if host.failure is None else str(host.failure),
         "restarts": host.num_restarts,
         "standby": host.has_standby,
+        "pid": None if host.engine is None else host.engine.pid,
         "figures": None if status is None else _figures(host.name, status, now, past),
     }
 

@@ -18,6 +18,10 @@ from reverie.session import FullError
 
 RECHECK_S = 0.25
 """There can be room without anybody leaving: a device that was slow is not any more."""
+RETELL_S = 1.0
+"""Whoever is further back looks, and is told, this often: a long line must not be woken as a whole
+each time somebody leaves.
+"""
 NUM_STAYS = 32
 """Stays that the expected wait is taken from."""
 
@@ -49,6 +53,11 @@ class WaitingRoom(Generic[T]):
     def num_waiting(self) -> int:
         return len(self._line)
 
+    @property
+    def num_staying(self) -> int:
+        """Sessions that have a place."""
+        return self._num_staying
+
     async def enter(
         self,
         open: Callable[[], T | None],
@@ -66,8 +75,6 @@ class WaitingRoom(Generic[T]):
         me, told = _Waiting(returning), 0
         num_before = sum(other.returning for other in self._line) if returning else len(self._line)
         self._line.insert(num_before, me)
-        if returning:
-            self.wake()
         try:
             while True:
                 if self._line[0] is me and (place := open()) is not None:
@@ -77,7 +84,7 @@ class WaitingRoom(Generic[T]):
                     told = position
                     await tell(position, self.expected_wait_s(position))
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RECHECK_S if position == 1 else None):
+                    async with asyncio.timeout(RECHECK_S if position == 1 else RETELL_S):
                         await me.moved.wait()
                 me.moved.clear()
         finally:
@@ -104,6 +111,6 @@ class WaitingRoom(Generic[T]):
         return position * sum(self._stays_s) / len(self._stays_s) / self._num_staying
 
     def wake(self) -> None:
-        """A place may have become free, or the line has moved: everybody looks."""
-        for waiting in self._line:
-            waiting.moved.set()
+        """A place may have become free: whoever is first looks."""
+        if self._line:
+            self._line[0].moved.set()
