@@ -65,6 +65,14 @@ class Reading(NamedTuple):
     time_s: float
 
 
+def check_action(vector: NDArray[np.floating], space: ActionSpace) -> None:
+    """Raises ValueError on another shape than [A] and on numbers that are not finite."""
+    if vector.shape != (space.width,):
+        raise ValueError(f"action has shape {vector.shape}; expected ({space.width},)")
+    if not np.isfinite(vector).all():
+        raise ValueError("action has numbers that are not finite")
+
+
 class ActionMailbox:
     """The newest action of one player. Nothing queues: a reading answers everything sent before it.
 
@@ -92,10 +100,7 @@ class ActionMailbox:
 
         Raises ValueError on another shape and on numbers that are not finite.
         """
-        if vector.shape != self._newest.shape:
-            raise ValueError(f"action has shape {vector.shape}; expected {self._newest.shape}")
-        if not np.isfinite(vector).all():
-            raise ValueError("action has numbers that are not finite")
+        check_action(vector, self._space)
         attributes, before = self._newest[self._attributes], self._newest
         self._newest = vector.astype(np.float32)
         self._newest[self._attributes] = attributes

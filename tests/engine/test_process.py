@@ -4,25 +4,38 @@ second when it dies.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from reverie.core import Action, ActionSpace, Frame, ReverieError
-from reverie.engine import Engine, EngineProcess, Handle, RemoteHandle, Replay, SavedSession
+from reverie.engine import (
+    Engine,
+    EngineProcess,
+    Handle,
+    RemoteHandle,
+    Replay,
+    SavedSession,
+    process_child,
+)
 from reverie.engine.handle import Prompted
-from reverie.engine.process_child import bind_device
-from reverie.session import FullError, SessionState
+from reverie.engine.mail import Act, Outbox
+from reverie.engine.process_child import _Child, bind_device
+from reverie.session import ActionMailbox, FullError, SessionState
 from tests.fakes import PROMPTED, SPACE, FakeRuntime, fake_config, fake_world
 
 ROOT = Path(__file__).parents[2]
@@ -39,6 +52,37 @@ def no_engine() -> Engine:
 
 def dying_engine() -> Engine:
     os._exit(3)
+
+
+def large_engine() -> Engine:
+    """Whose pictures are larger than what fits into a pipe."""
+    runtime = FakeRuntime(fake_world(fake_config(width=1280, height=800)))
+    return Engine(runtime.world, runtime, 2)
+
+
+def endless_engine() -> Engine:
+    time.sleep(60)
+    raise AssertionError
+
+
+def stuck_engine() -> Engine:
+    process_child.STUCK_S = process_child.STUCK_STEPS = 0.5
+    engine = fake_engine()
+    engine.runtime.commit = lambda slots: time.sleep(60)  # type: ignore[method-assign]
+    return engine
+
+
+class Looking:
+    """Looks for devices as soon as it is there, as libraries do."""
+
+    def __setstate__(self, state: object) -> None:
+        self.seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+
+    def __getstate__(self) -> bool:
+        return True
+
+    def __call__(self) -> Engine:
+        raise ReverieError(f"sees {self.seen}")
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +232,128 @@ def test_no_more_sessions_than_there_is_room_for(process: EngineProcess):
         handle.close()
 
 
+def test_a_place_that_is_gone_when_the_session_gets_there_is_refused(process: EngineProcess):
+    assert eventually(lambda: process.num_active == 0 and process.status.num_active == 0)
+    with process._lock:  # nothing is heard meanwhile
+        process._status = replace(process._status, capacity=9, has_room=True)
+        opened = [process.open() for _ in range(4)]
+    assert eventually(lambda: opened[3].state is SessionState.ENDED)
+    assert (opened[3].refused, opened[3].reason) == (True, "every place is taken")
+    assert not process.has_room
+    assert not any(handle.refused for handle in opened[:3])
+    for handle in opened:
+        handle.close()
+    assert eventually(lambda: process.status.has_room and process._status.num_active == 0)
+
+
+def test_what_is_restarted_shows_nothing_of_before(process: EngineProcess):
+    handle = process.open(seed=1)
+    frames(handle, 15)
+    assert eventually(lambda: handle.kept is not None)
+    told: list[SessionState] = []
+    handle.on_frame(lambda: told.append(handle.state))
+    handle.restart("start-1", seed=2)
+    assert handle.state is told[0] is SessionState.WARMING
+    assert handle.take() is handle.kept is None
+    assert frames(handle, 1)[0].frame_index == 0
+    assert eventually(lambda: handle.kept is not None)
+    assert handle.kept is not None
+    assert (handle.kept.seed, handle.kept.replay is not None) == (2, True)
+    handle.close()
+
+
+def test_nobody_waits_for_an_answer_of_what_has_ended(process: EngineProcess):
+    handle = process.open(seed=1)
+    frames(handle, 12)
+    assert eventually(lambda: handle.kept is not None)
+    answers: list[object] = []
+    with process._lock:  # nothing is heard meanwhile
+        handle.save(answers.append)
+        handle.prompt("rain", answers.append)
+        handle.close()
+    assert answers == [None]
+    handle.save(answers.append)
+    assert answers == [None, None]
+    with pytest.raises(ReverieError, match="the session has ended"):
+        handle.prompt("rain", answers.append)
+
+
+def test_nothing_of_a_player_is_left_when_the_session_ends(process: EngineProcess):
+    handle = process.open(seed=1)
+    picture = frames(handle, 30)[-1].pixels
+    assert handle.kept is not None
+    assert handle.kept.replay is not None
+    things = (picture, handle.kept.frame, handle.kept.replay.log, handle._log)
+    remains, gone = [weakref.ref(thing) for thing in things], weakref.ref(handle)
+    del picture, things
+    handle.close()
+    gc.collect()
+    assert [thing() is None for thing in remains] == [True] * 4
+    del handle
+    frames(other := process.open(), 2)  # whatever was under way has passed
+    gc.collect()
+    assert gone() is None
+    other.close()
+
+
+def test_nothing_of_a_player_is_left_in_the_process_either():
+    ours, theirs = Pipe()
+    moments, their_moments = Pipe()
+    with fake_engine() as engine:
+        child = _Child(cast(Any, theirs), cast(Any, their_moments), engine)
+        thread = threading.Thread(target=child.run)
+        thread.start()
+        wanted = dict.fromkeys(("start", "seed", "num_steps", "saved", "replay"))
+        ours.send([("open", 1, wanted)])
+        assert moments.poll(3)
+        remains = weakref.ref(child._sessions[1].handle)
+        ours.send([("close", 1, "enough")])
+        assert eventually(lambda: not child._sessions)
+        time.sleep(0.1)
+        gc.collect()
+        assert remains() is None
+        assert not child._told
+        assert not child._unsent
+        ours.send([("stop",)])
+        thread.join(3)
+    assert not thread.is_alive()
+
+
+def test_actions_that_wait_together_count_like_one_after_another():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        outbox, apart, together = Outbox(SPACE), ActionMailbox(SPACE), ActionMailbox(SPACE)
+        for seq in range(int(random.integers(1, 6))):
+            keys = [key for key in SPACE.keys if random.random() < 0.2]
+            vector = SPACE.encode(Action(keys, slot=int(random.integers(1, 7))))
+            vector[SPACE.camera_columns] = random.normal(0, 1, 2)
+            apart.put(vector, seq, 0.5 * seq)
+            outbox.act(Act(7, vector.copy(), seq, 0.5 * seq))
+        (act,) = outbox.take()
+        assert isinstance(act, Act)
+        for vector in act.vectors(SPACE):
+            together.put(vector, act.seq, act.time_s)
+        for _ in range(4):
+            expected, found = apart.read(), together.read()
+            np.testing.assert_allclose(found.vector, expected.vector, atol=1e-6)
+            assert found[1:] == expected[1:]
+
+
+def test_an_action_never_overtakes_what_was_asked_before_it():
+    outbox, vector = Outbox(SPACE), SPACE.encode(Action())
+    outbox.act(Act(1, vector, 1, 0.0))
+    outbox.act(Act(2, vector, 1, 0.0))
+    outbox.put("pause", 1)
+    outbox.act(Act(1, vector, 2, 0.0))
+    outbox.act(Act(2, vector, 2, 0.0))
+    assert len(outbox) == 4
+    kinds = [(m.number, m.seq) if isinstance(m, Act) else m for m in outbox.take()]
+    assert kinds == [(1, 1), (2, 2), ("pause", 1), (1, 2)]
+    outbox.close()
+    outbox.put("pause", 1)
+    assert outbox.take() == []
+
+
 def test_a_killed_process_ends_its_sessions_and_another_carries_them_on():
     first, second = EngineProcess(fake_engine, "a"), EngineProcess(fake_engine, "b")
     deaths: list[str] = []
@@ -195,9 +361,10 @@ def test_a_killed_process_ends_its_sessions_and_another_carries_them_on():
         first.start()
         second.start()
         first.on_death = deaths.append
-        handle = first.open(seed=4)
-        act(handle, 1, keys={"forward"}, mouse=(2, 1))
-        shown = frames(handle, 35)[-1]
+        handle, shown = first.open(seed=4), None
+        for seq in range(2, 8):  # a second and a half, and as many actions
+            act(handle, seq, keys={"forward"}, mouse=(seq, 1))
+            shown = frames(handle, 5)[-1]
         assert first.pid is not None
         killed_s = time.monotonic()
         os.kill(first.pid, signal.SIGKILL)
@@ -206,12 +373,16 @@ def test_a_killed_process_ends_its_sessions_and_another_carries_them_on():
         assert deaths == [handle.reason]
         kept = handle.kept
         assert kept is not None
+        assert shown is not None
         assert shown.frame_index - kept.frame_index < first.world.config.fps
+        assert kept.replay is not None
+        assert len(kept.replay.log) == kept.frame_index
         assert saved(handle) is None
         with pytest.raises(ReverieError, match="stopped"):
             first.open()
         assert not first.has_room
         other = second.open(saved=kept)
+        assert other.kept is kept
         going_on = frames(other, 3)
         assert going_on[0].frame_index in (kept.frame_index - 1, kept.frame_index)
         with fake_engine() as engine:
@@ -237,6 +408,92 @@ def test_a_process_that_hangs_is_killed(monkeypatch: pytest.MonkeyPatch):
         os.kill(engine.pid, signal.SIGSTOP)
         assert eventually(lambda: handle.state is SessionState.ENDED, 2.0)
         assert "said nothing for" in handle.reason
+    finally:
+        engine.stop()
+
+
+def test_a_process_that_hangs_in_the_middle_of_a_word_is_killed(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("reverie.engine.process.SILENT_S", 0.6)
+    engine = EngineProcess(large_engine, "hung")
+    try:
+        engine.start()
+        handle = engine.open()
+        frames(handle, 2)
+        with engine._lock:  # nobody reads: what is sent gets stuck on the way
+            time.sleep(0.3)
+            assert engine.pid is not None
+            os.kill(engine.pid, signal.SIGSTOP)
+        assert eventually(lambda: handle.state is SessionState.ENDED, 3.0)
+        assert "said nothing for" in handle.reason
+    finally:
+        engine.stop()
+
+
+def test_a_server_that_does_not_read_stalls_nothing_and_fills_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("reverie.engine.process.SILENT_S", 0.5)
+    engine, listens = EngineProcess(large_engine, "slow"), threading.Event()
+    listens.set()
+    try:
+        engine.start()
+        handle = engine.open()
+        frames(handle, 5)
+        handle.on_frame(lambda: print(listens.wait(5)))
+        listens.clear()
+        time.sleep(0.8)
+        before = most_memory(engine.pid)
+        time.sleep(1.2)  # 24 pictures of 3 MB
+        assert most_memory(engine.pid) - before < 24_000_000
+        drawn = handle.num_frames
+        listens.set()
+        assert eventually(lambda: handle.num_frames >= drawn + 15)
+        newest = frames(handle, 2)[-1]
+        assert newest.finished_s > time.monotonic() - 0.2
+        assert handle.state is SessionState.PLAYING  # it was the server's fault
+    finally:
+        listens.set()
+        engine.stop()
+
+
+def most_memory(pid: int | None) -> int:
+    """Bytes that the process ever had in memory at once."""
+    return 1024 * int(Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0])
+
+
+def test_stopping_what_still_loads_does_not_wait_for_it():
+    engine, lines = EngineProcess(endless_engine, "slow"), []
+
+    def start() -> None:
+        try:
+            engine.start()
+        except ReverieError as error:
+            lines.append(str(error))
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    assert eventually(lambda: engine.pid is not None)
+    began_s = time.monotonic()
+    engine.stop()
+    thread.join(3)
+    assert time.monotonic() - began_s < 2
+    assert lines == ["its process ended while it loaded"]
+    assert engine.pid is None
+
+
+def test_the_device_is_chosen_before_anything_of_the_engine_is_there():
+    engine = EngineProcess(Looking(), "cuda", "cuda:3")
+    with pytest.raises(ReverieError, match="sees 3"):
+        engine.start()
+
+
+def test_a_device_that_hangs_ends_its_process():
+    engine = EngineProcess(stuck_engine, "stuck")
+    try:
+        engine.start()
+        handle = engine.open()
+        assert eventually(lambda: handle.state is SessionState.ENDED, 4)
+        assert "ended" in handle.reason
     finally:
         engine.stop()
 

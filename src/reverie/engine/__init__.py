@@ -2,7 +2,8 @@
 
 from reverie.engine.engine import Engine, EngineStatus
 from reverie.engine.handle import Handle
-from reverie.engine.process import EngineProcess, RemoteHandle
+from reverie.engine.process import EngineProcess
+from reverie.engine.remote import RemoteHandle
 from reverie.engine.replay import Replay
 from reverie.engine.runtime import Batch, CostTable, Runtime
 from reverie.engine.runtimes import load_engine, load_runtime

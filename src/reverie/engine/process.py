@@ -21,7 +21,7 @@ from typing import Any
 
 from reverie.core import ReverieError
 from reverie.engine.engine import Engine
-from reverie.engine.mail import Act, Failed, News, Outbox, Ready, pack
+from reverie.engine.mail import Act, Failed, Moment, News, Outbox, Ready, pack
 from reverie.engine.opening import check_opening
 from reverie.engine.pace import EngineStatus
 from reverie.engine.process_child import run_engine
@@ -252,9 +252,9 @@ class EngineProcess:
 
     def _close(self, handle: RemoteHandle, reason: str) -> None:
         with self._lock:
+            had_room = self.has_room
             if self._handles.pop(handle._number, None) is None:
                 return
-            had_room = self.has_room
             self._num_moves += 1
             self._send("close", handle._number, reason)
             handle._end(reason)
@@ -274,24 +274,29 @@ class EngineProcess:
     def _read(self) -> None:
         try:
             while True:
-                self._listens = True
-                data = self._connections[0].recv_bytes()
-                self._listens = False
-                self._num_heard += 1
-                self._hear(pickle.loads(data))
+                self._hear(self._listen())
         except (EOFError, OSError):
             pass  # it is gone
         except Exception:
             logger.exception("engine %s sent something unreadable", self.name)
         self._die()
 
+    def _listen(self) -> News:
+        self._listens = True
+        data = self._connections[0].recv_bytes()
+        self._listens = False
+        self._num_heard += 1
+        return pickle.loads(data)
+
     def _read_moments(self) -> None:
         with contextlib.suppress(EOFError, OSError):
-            while True:
-                moment = pickle.loads(self._connections[1].recv_bytes())
-                with self._lock:
-                    if (handle := self._handles.get(moment.number)) is not None:
-                        handle._remember(moment)
+            while True:  # no name for a moment here: it would keep the last one for ever
+                self._remember(pickle.loads(self._connections[1].recv_bytes()))
+
+    def _remember(self, moment: Moment) -> None:
+        with self._lock:
+            if (handle := self._handles.get(moment.number)) is not None:
+                handle._remember(moment)
 
     def _hear(self, news: News) -> None:
         with self._lock:

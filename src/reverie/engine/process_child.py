@@ -43,6 +43,7 @@ STUCK_STEPS = 10.0
 """A device that has done nothing for so long while somebody plays is given up; no sooner than in
 the time of so many of its longest steps.
 """
+_GONE_WITHIN_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +148,7 @@ class _Child:
         self._moved = threading.Condition()
         self._unsent: dict[int, None] = {}  # have another moment
         self._over = False
-        self._busy_s, self._num_stuck = 0.0, 0
+        self._reported_s, self._busy_s, self._num_stuck = 0.0, 0.0, 0
 
     def run(self) -> None:
         senders = [
@@ -157,22 +158,25 @@ class _Child:
         for sender in senders:
             sender.start()
         with contextlib.suppress(EOFError, OSError):  # then the server is gone
-            while not self._over:
-                for message in pickle.loads(self._connection.recv_bytes()):
-                    self._do_safely(message)
+            while not self._over:  # no names for messages here: the last ones would stay
+                self._do_all(pickle.loads(self._connection.recv_bytes()))
         for condition in (self._news, self._moved):
             with condition:
                 self._over = True
                 condition.notify_all()
+        for sender in senders:
+            sender.join(_GONE_WITHIN_S)
 
-    def _do_safely(self, message: Any) -> None:
-        try:
-            if isinstance(message, Act):
-                self._act(message)
-            else:
-                self._do(*message)
-        except Exception:  # a bug in what one session asked for must not end the others
-            logger.exception("%s failed", message[0] if isinstance(message, tuple) else "an action")
+    def _do_all(self, messages: list[Any]) -> None:
+        for message in messages:
+            try:
+                if isinstance(message, Act):
+                    self._act(message)
+                else:
+                    self._do(*message)
+            except Exception:  # a bug in what one session asked for must not end the others
+                what = "an action" if isinstance(message, Act) else message[0]
+                logger.exception("%s failed", what)
 
     def _act(self, act: Act) -> None:
         if (session := self._sessions.get(act.number)) is not None:
@@ -254,26 +258,29 @@ class _Child:
     # What is new, out.
 
     def _send_on(self) -> None:
-        reported_s = 0.0
         while True:
             with self._news:
                 if not (self._told or self._answers or self._refused or self._places_changed):
                     self._news.wait(STATUS_S)
                 if self._over:
                     return
-                told, self._told = self._told, set()
-                answers, self._answers = self._answers, []
-                sessions, self._refused = self._refused, []
-                changed, self._places_changed = self._places_changed, False
-                num_moves = self._num_moves
-            sessions += [news for number in told if (news := self._tell(number)) is not None]
-            changed |= any(news.state is SessionState.ENDED for news in sessions)
-            due = time.monotonic() - reported_s >= STATUS_S
-            status = self._engine.status if changed or due else None
-            if due and status is not None:
-                reported_s = time.monotonic()
-                self._expect_work(status)
-            self._connection.send_bytes(pack(News(sessions, answers, status, num_moves)))
+            self._send_news()
+
+    def _send_news(self) -> None:
+        with self._news:
+            told, self._told = self._told, set()
+            answers, self._answers = self._answers, []
+            sessions, self._refused = self._refused, []
+            changed, self._places_changed = self._places_changed, False
+            num_moves = self._num_moves
+        sessions += [news for number in told if (news := self._tell(number)) is not None]
+        changed |= any(news.state is SessionState.ENDED for news in sessions)
+        due = time.monotonic() - self._reported_s >= STATUS_S
+        status = self._engine.status if changed or due else None
+        if due and status is not None:
+            self._reported_s = time.monotonic()
+            self._expect_work(status)
+        self._connection.send_bytes(pack(News(sessions, answers, status, num_moves)))
 
     def _tell(self, number: int) -> SessionNews | None:
         with self._begins:
@@ -312,20 +319,18 @@ class _Child:
                     return
                 number = next(iter(self._unsent))
                 del self._unsent[number]
-            moment = self._moment(number)
-            if moment is not None:
-                self._moments.send_bytes(pack(moment))
+            self._send_moment(number)
 
-    def _moment(self, number: int) -> Moment | None:
+    def _send_moment(self, number: int) -> None:
         with self._begins:
             session = self._sessions.get(number)
             if session is None:
-                return None
+                return
             num_begun, kept = session.num_begun, session.handle.kept
         if kept is None or kept is session.kept:
-            return None
+            return
         log, session.kept, session.log = session.log, kept, log_of(kept)
-        return Moment.after(log, number, num_begun, kept)
+        self._moments.send_bytes(pack(Moment.after(log, number, num_begun, kept)))
 
 
 def _or_die(work: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,14 @@ _MAX_UNPACKED_BYTES = 32 * 1024 * 1024
 
 Run = tuple[bytes, int, int]
 """Equal frames: their vector, their number of steps, and the index after the last of them."""
+
+
+class LogGrowth(NamedTuple):
+    """How a log became another: so many runs stay, and these come after them."""
+
+    num_kept: int
+    runs: list[Run]
+    whole: bool
 
 
 class ActionLog:
@@ -48,11 +57,6 @@ class ActionLog:
                 yield np.frombuffer(vector, np.float32), num_steps
             first = end
 
-    @property
-    def num_runs(self) -> int:
-        """Frames that differ from the one before: what it takes to copy it."""
-        return len(self._runs)
-
     def append(self, vector: NDArray[np.float32], num_steps: int, count: int = 1) -> None:
         """One more frame, or several alike."""
         end = len(self) + count
@@ -70,6 +74,20 @@ class ActionLog:
             vector, num_steps, _ = self._runs.pop()
             if len(self) < num_frames:
                 self._runs.append((vector, num_steps, num_frames))
+
+    def since(self, other: ActionLog) -> LogGrowth:
+        """What makes this log of another: of what it was before, or of an empty one."""
+        kept = min(len(self._runs), len(other._runs))
+        # Runs come and go at the end only: where one is the same object, so are those before it.
+        while kept and self._runs[kept - 1] is not other._runs[kept - 1]:
+            kept -= 1
+        return LogGrowth(kept, self._runs[kept:], self.whole)
+
+    def grown(self, growth: LogGrowth) -> ActionLog:
+        """The log that the growth was measured of, where it was measured `since` this one."""
+        other = ActionLog()
+        other._runs, other.whole = self._runs[: growth.num_kept] + growth.runs, growth.whole
+        return other
 
     @property
     def num_steps(self) -> set[int]:
@@ -131,7 +149,7 @@ class Replay:
             )
         try:
             return cls._parse(_unpack(link))
-        except (ValueError, KeyError, TypeError, zlib.error):
+        except (ValueError, KeyError, TypeError, RecursionError, zlib.error):
             raise ReverieError("this is not a replay link, or it is cut short") from None
 
     @classmethod
