@@ -394,6 +394,19 @@ def test_with_a_token_a_page_from_elsewhere_plays(tmp_path: Path):
         assert httpx.get(f"{url}/api/status", headers=key).status_code == 403
 
 
+def test_a_token_for_one_socket_can_take_its_own_session_over(tmp_path: Path):
+    with guarded(tmp_path) as (url, door):
+        token = door.token(concurrency=1)
+        with player(url, **offered(token)) as old:
+            old.frame()
+            resume = f"?resume={old.hello['resume']}"
+            with player(url, **offered(token)) as another:
+                assert another.until_closed() == CloseCode.BUSY
+            with player(url, resume, **offered(token)) as new:
+                new.frame()
+                assert old.until_closed() == CloseCode.ELSEWHERE
+
+
 def test_a_token_for_another_world_opens_nothing(tmp_path: Path):
     with (
         guarded(tmp_path) as (url, door),

@@ -4,11 +4,14 @@ files, forks and links. And that nothing of it is left when it is over.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +91,27 @@ def test_two_sockets_cannot_have_one_session():
             assert client.until_closed() == CloseCode.ELSEWHERE
 
 
+def test_of_many_who_come_back_at_once_the_last_has_it():
+    with served() as (url, _, lobby), player(url) as client:
+        play(client, 5)
+        token = resume_of(client)
+        with contextlib.ExitStack() as stack:
+            others = [stack.enter_context(player(url, token)) for _ in range(4)]
+            codes: list[int | None] = []
+            threads = [
+                threading.Thread(target=lambda o=other: codes.append(o.until_closed(True)))
+                for other in others
+            ]
+            for thread in threads:
+                thread.start()
+            assert eventually(lambda: len(codes) == 3, 5.0)
+            assert codes == [CloseCode.ELSEWHERE] * 3
+            assert len(lobby.seats) == 1
+            lobby.close()
+            for thread in threads:
+                thread.join(5)
+
+
 def test_a_lost_session_is_over_after_a_while():
     with served(resume_s=0.3) as (url, _, lobby):
         with player(url) as client:
@@ -117,6 +141,21 @@ def test_only_so_many_lost_sessions_are_kept():
             client.frame()
         with player(url, tokens[0]) as client:
             assert client.until_closed() == CloseCode.UNKNOWN
+
+
+def test_what_is_brought_throws_out_nobody():
+    with served(num_slots=2) as (url, _, lobby):
+        with player(url) as client:
+            play(client, 10)
+            link = client.ask("share")["replay"]
+            token = resume_of(client)
+        for _ in range(12):
+            answer = httpx.post(f"{url}/api/worlds/landscape/sessions", json={"replay": link})
+            assert answer.status_code in (201, 429)
+        assert answer.status_code == 429
+        assert sum(seat.is_offer for seat in lobby.seats) <= 8
+        with player(url, token) as client:
+            client.frame()
 
 
 # Places that are given away, and got back.
@@ -203,6 +242,18 @@ def test_the_time_limit_is_said_and_kept():
         assert client.states[-1]["left_s"] <= 1.0
         assert client.error == "the time limit of 1 s is over"
         assert eventually(lambda: lobby.seats == [])
+
+
+def test_a_fork_does_not_begin_the_time_limit_anew():
+    with served(num_slots=2, time_limit_s=3.0) as (url, _, _), player(url) as client:
+        end_s = time.monotonic() + 2.2
+        while time.monotonic() < end_s:
+            client.frame()
+        fork = f"?resume={client.ask('fork')['resume']}"
+        since_s = time.monotonic()
+        with player(url, fork) as other:
+            assert other.until_closed(acknowledge=True) == CloseCode.OVER
+        assert time.monotonic() - since_s < 2.5
 
 
 def test_leaving_drops_everything_at_once():
@@ -325,6 +376,27 @@ def test_what_is_no_session_is_refused_in_one_line(body: bytes, kind: str, statu
         assert answer.status_code == status
         assert line in answer.json()["error"]
         assert len(lobby.seats) == 1
+
+
+def test_a_file_that_breaks_every_frame_ends_its_own_session_only():
+    """The slot's memory in it is nonsense, of which nothing can be told before it is restored."""
+    with served(num_slots=2) as (url, engine, _), player(url) as client:
+        play(client, 10)
+        client.command("pause")
+        client.until_state("paused")
+        content = httpx.get(url + client.ask("save")["url"]).content
+        saved = SavedSession.from_bytes(engine.world, content)
+        broken = replace(saved, snapshot=b"nonsense").to_bytes(engine.world)
+        headers = {"content-type": "application/octet-stream"}
+        sessions = f"{url}/api/worlds/landscape/sessions"
+        opened = httpx.post(sessions, content=broken, headers=headers)
+        with player(url, f"?resume={opened.json()['resume']}") as other:
+            assert other.until_closed(acknowledge=True) == CloseCode.FAILED
+        assert "the saved session does not play" in other.error
+        client.command("resume")
+        client.frame()
+        far = replace(saved, frame_index=2**32).to_bytes(engine.world)
+        assert httpx.post(sessions, content=far, headers=headers).status_code == 400
 
 
 def test_a_body_without_end_is_cut_off():

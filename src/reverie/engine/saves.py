@@ -10,10 +10,12 @@ import numpy as np
 
 from reverie.core import Pixels, ReverieError
 from reverie.engine.replay import Replay, check_replay
-from reverie.engine.snapshot import pack, unpack
+from reverie.engine.snapshot import kind_of, pack, unpack
 from reverie.world import World
 
 FILE_KIND = "session"
+MAX_FRAME_INDEX = 2**31
+"""Years of play; beyond it nobody has been."""
 DAMAGED = "this is not a saved session of this world, or it is damaged"
 
 
@@ -70,6 +72,10 @@ class SavedSession:
         saved.check(world)
         return saved
 
+    def fits(self, kind: str) -> bool:
+        """Whether a runtime of this kind goes on from it: it is in the memory of one."""
+        return kind_of(self.snapshot) in ("", kind)
+
     def check(self, world: World) -> None:
         """Raises ReverieError unless this world can go on from here, as far as can be told before
         the runtime has seen the snapshot.
@@ -82,7 +88,8 @@ class SavedSession:
         whole = all(type(number) is int for number in numbers)
         shaped = self.frame.dtype == np.uint8 and self.frame.shape == config.frame_shape
         known = self.num_steps in config.denoising_steps
-        if not (whole and shaped and known and 0 <= self.seed < 2**64 and self.frame_index >= 0):
+        counted = whole and 0 <= self.seed < 2**64 and 0 <= self.frame_index < MAX_FRAME_INDEX
+        if not (counted and shaped and known):
             raise ReverieError(DAMAGED)
         if self.replay is not None:
             check_replay(world, self.replay)

@@ -22,7 +22,7 @@ from reverie.session import FullError
 from reverie.world import OWN_FORMAT
 
 if TYPE_CHECKING:
-    from reverie.engine import Engine, EngineProcess, Handle, RemoteHandle
+    from reverie.engine import Engine, EngineProcess, Handle, RemoteHandle, SavedSession
     from reverie.world import World
 
     AnyEngine = Engine | EngineProcess
@@ -76,10 +76,12 @@ class EngineHost:
         self.num_restarts = 0
         self._on_change = on_change
         self._standby: AnyEngine | None = None
+        self._dead_early: AnyEngine | None = None
+        self._kind = ""  # of its engines
         self._loading = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pause_s = FIRST_PAUSE_S
-        self._ready_s = 0.0
+        self._ready_s = self._standby_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
@@ -90,6 +92,10 @@ class EngineHost:
     @property
     def device(self) -> str:
         return self.spec.device
+
+    def fits(self, saved: SavedSession) -> bool:
+        """Whether a session can go on here; it may, as long as no engine of this host was seen."""
+        return self._kind == "" or saved.fits(self._kind)
 
     @property
     def has_standby(self) -> bool:
@@ -137,6 +143,8 @@ class EngineHost:
             if engine is not None and failure is None:
                 threading.Thread(target=engine.stop, daemon=True).start()
             return
+        if failure is None and engine is not None and engine is self._dead_early:
+            failure = ReverieError("its process ended as soon as it was loaded")
         if failure is not None or engine is None:
             if self.num_restarts == 0 and self.engine is None:
                 self.failure = failure
@@ -145,10 +153,11 @@ class EngineHost:
             logger.error("engine %s did not start: %s", self.name, failure)
             self._start_later()
             return
+        self._kind = engine.kind
         if self.engine is None:
             self.engine, self._ready_s = engine, self._loop.time()
         else:
-            self._standby = engine
+            self._standby, self._standby_s = engine, self._loop.time()
         self._on_change()
         if self.spec.standby and self._standby is None and not self._loading:
             self.start()
@@ -156,16 +165,18 @@ class EngineHost:
     def _died(self, engine: AnyEngine, reason: str) -> None:
         assert self._loop is not None
         if self._stopping or engine not in (self.engine, self._standby):
+            self._dead_early = engine  # between being loaded and being known here
             return
         logger.error("engine %s died: %s", self.name, reason)
         self.num_restarts += 1
-        if self._loop.time() - self._ready_s > STABLE_S:
+        since_s = self._ready_s if engine is self.engine else self._standby_s
+        if self._loop.time() - since_s > STABLE_S:
             self._pause_s = FIRST_PAUSE_S
         if engine is self._standby:
             self._standby = None
         else:
             self.engine, self._standby = self._standby, None
-            self._ready_s = self._loop.time()
+            self._ready_s = self._standby_s
         self._on_change()
         self._start_later()
         threading.Thread(target=engine.stop, daemon=True).start()  # nothing of it is left behind
@@ -236,7 +247,11 @@ class Pool:
             raise ReverieError("the server stops")
         if not self._gauge.has_room(self.room.num_staying):
             return None
-        engines = [host.engine for host in self.hosts if host.engine is not None]
+        saved: SavedSession | None = wanted.get("saved")
+        hosts = [host for host in self.hosts if saved is None or host.fits(saved)]
+        if not hosts:
+            raise ReverieError("the session was saved by another kind of engine than is here")
+        engines = [host.engine for host in hosts if host.engine is not None]
         for engine in sorted(engines, key=lambda engine: engine.status.load):
             if engine.has_room:
                 with contextlib.suppress(FullError):  # what fitted a moment ago

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from reverie.server.fleet import AnyHandle
     from reverie.world import Start
 
+MAX_OFFERS = 8
+"""Of one token; four times as many of all. Nobody's lost session has to go for them."""
 OFFER_S = 60.0
 """How long a fork, an opened file or replay, and a saved file wait to be fetched."""
 MAX_RECOVERIES = 3
@@ -84,6 +86,7 @@ class Seat:
         self._vacated: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._vacated.set_result(None)
         self._had_place = False
+        self._had_frames = False
         self._recovered_s: list[float] = []
         self._metered = (0.0, 0, 0.0)  # when, frames, device-seconds
 
@@ -92,9 +95,9 @@ class Seat:
         return self._state if self.handle is None else self.handle.state
 
     @property
-    def was_had(self) -> bool:
-        """Whether it ever had a place."""
-        return self._had_place
+    def is_offer(self) -> bool:
+        """Whether it still waits for its player to come for the first time."""
+        return self._state is SessionState.LOST and not self._had_place and self.attached is None
 
     async def enter(self, tell: Tell) -> AnyHandle:
         """A place in an engine, as soon as there is one. tell: see `WaitingRoom.enter`."""
@@ -149,10 +152,14 @@ class Seat:
         now_s = time.monotonic()
         self.handle = None
         self.meter(handle)
+        was_played = handle.num_frames > 0
         self._keep(handle.kept)
         self._become(SessionState.QUEUED)
         if handle.refused:
             return
+        if self.beginning.saved is not None and not was_played and not self._had_frames:
+            raise ReverieError(f"the saved session does not play: {handle.reason}")
+        self._had_frames |= was_played
         logger.warning("a session lost its engine: %s", handle.reason)
         self._lobby.num_recovered += 1
         self._recovered_s = [t for t in self._recovered_s if now_s - t < RECOVERIES_WITHIN_S]
@@ -221,12 +228,22 @@ class Lobby:
         seat = self._seats.get(token or "")
         return None if seat is None else seat.pool.title
 
-    def sit(self, pool: Pool, grant: Grant, beginning: Beginning) -> Seat:
-        """A new session. Raises ProtocolError while the server closes."""
+    def sit(
+        self,
+        pool: Pool,
+        grant: Grant,
+        beginning: Beginning,
+        take_over: Callable[[], None] | None = None,
+    ) -> Seat:
+        """A new session. take_over: of the socket that has it. Raises ProtocolError while the
+        server closes.
+        """
         if self.draining:
             raise ProtocolError(CloseCode.BUSY, "the server is closing; try again in a minute")
         seat = Seat(self, pool, grant, beginning)
         self._seats[seat.token] = seat
+        if take_over is not None:
+            self._attach(seat, take_over)
         return seat
 
     def offer(self, pool: Pool, grant: Grant, beginning: Beginning) -> Seat:
@@ -234,18 +251,23 @@ class Lobby:
         seat = self.sit(pool, grant, beginning)
         seat._become(SessionState.LOST)
         self._expire(seat, OFFER_S)
-        self._bound_kept()
+        whose = (grant.who, grant.token_id)
+        offers = [s for s in self._seats.values() if s.is_offer]
+        own = [s for s in offers if (s.grant.who, s.grant.token_id) == whose]
+        for old in [*own[:-MAX_OFFERS], *offers[: -MAX_OFFERS * 4]]:
+            self.end(old)
         return seat
 
     def fork(self, seat: Seat, saved: SavedSession) -> Seat:
         """A session that goes on from another's; one that nobody came for is forgotten."""
-        if seat.fork is not None and seat.fork.state is SessionState.LOST and not seat.fork.was_had:
+        if seat.fork is not None and seat.fork.is_offer:
             self.end(seat.fork)
         seat.fork = self.offer(seat.pool, seat.grant, Beginning(saved=saved))
+        seat.fork.wants_pause = seat.wants_pause
         seat.fork.played_s = seat.played_s  # or a time limit would be none
         return seat.fork
 
-    async def claim(self, token: str, grant: Grant) -> Seat:
+    async def claim(self, token: str, grant: Grant, take_over: Callable[[], None]) -> Seat:
         """The session that a player comes back to; a socket that still has it lets go. Raises
         ProtocolError where there is none such any more.
         """
@@ -254,16 +276,21 @@ class Lobby:
             raise ProtocolError(
                 CloseCode.UNKNOWN, "this session is over; sessions are kept for a short while only"
             )
-        if (timer := self._timers.pop(token, None)) is not None:
-            timer.cancel()
-        if seat.attached is not None:
+        while seat.attached is not None:
             seat.attached()
             await seat.released.wait()
             if token not in self._seats:
                 raise ProtocolError(CloseCode.UNKNOWN, "this session has just ended")
-            self._timers.pop(token).cancel()
+        if (timer := self._timers.pop(token, None)) is not None:
+            timer.cancel()
+        self._attach(seat, take_over)
         seat.grant = grant
         return seat
+
+    def _attach(self, seat: Seat, take_over: Callable[[], None]) -> None:
+        """A socket has it from now on. take_over: called when another one wants it."""
+        seat.attached = take_over
+        seat.released.clear()
 
     def leave(self, seat: Seat) -> None:
         """Nobody has it any more: kept without a place for a while, then ended."""
@@ -314,7 +341,7 @@ class Lobby:
 
     def _bound_kept(self) -> None:
         """A crowd that comes and goes must not fill the memory: who left first is forgotten."""
-        kept = [seat for seat in self._seats.values() if seat.attached is None]
+        kept = [s for s in self._seats.values() if s.attached is None and not s.is_offer]
         for seat in kept[: max(len(kept) - self.limits.max_kept, 0)]:
             self.end(seat)
 

@@ -124,31 +124,31 @@ class Player:
         world = await pool.wait()
         pool = self._fleet.pool(wanted)  # now that its name is known
         grant = self._access.of_socket(self._websocket, world.config.name)
-        with self._access.playing(grant):
-            seat = await self._sit(pool, world, grant)
-            try:
-                await self._stay(seat, world)
-            except ReverieError:
-                self._is_over = True
-                raise
-            finally:
-                self._seat = self._session = None
-                if self._is_over:
-                    self._lobby.end(seat)
-                self._lobby.leave(seat)
+        seat = await self._sit(pool, world, grant)
+        try:
+            with self._access.playing(grant):  # after an old socket has let go of the session
+                await self._stay_or_end(seat, world)
+        finally:
+            self._seat = self._session = None
+            if self._is_over:
+                self._lobby.end(seat)
+            self._lobby.leave(seat)
+
+    async def _stay_or_end(self, seat: Seat, world: World) -> None:
+        try:
+            await self._stay(seat, world)
+        except ReverieError:
+            self._is_over = True
+            raise
 
     async def _sit(self, pool: Pool, world: World, grant: Grant) -> Seat:
         """A new session, or the one that the player comes back to."""
         query = self._websocket.query_params
         if query.get("resume"):
-            seat = await self._lobby.claim(query["resume"], grant)
-        else:
-            wanted = PlayRequest.from_query(query, world)
-            beginning = Beginning(wanted.start, wanted.seed, wanted.num_steps)
-            seat = self._lobby.sit(pool, grant, beginning)
-        seat.attached = self._elsewhere.set
-        seat.released.clear()
-        return seat
+            return await self._lobby.claim(query["resume"], grant, self._elsewhere.set)
+        wanted = PlayRequest.from_query(query, world)
+        beginning = Beginning(wanted.start, wanted.seed, wanted.num_steps)
+        return self._lobby.sit(pool, grant, beginning, self._elsewhere.set)
 
     async def _stay(self, seat: Seat, world: World) -> None:
         """From HELLO on: queue, play, and queue again whenever the place was lost."""

@@ -24,7 +24,7 @@ from reverie.core import ReverieError
 from reverie.engine.cache_pool import CachePool
 from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, check_clip, noise
 from reverie.engine.runtimes.graphs import Arrays, Graphs, GraphShape, check_graphs
-from reverie.engine.snapshot import pack, unpack
+from reverie.engine.snapshot import check_pending, pack, unpack
 from reverie.world import World
 
 MAX_THREADS = 4
@@ -266,12 +266,14 @@ class CpuRuntime:
         for name, place in memory.items():
             if name not in arrays or arrays[name].shape != place.shape:
                 raise ReverieError(f"the saved session has no {name} of shape {place.shape}")
+        if values:
+            latents = (self.shape.num_tokens, self.shape.num_channels)
+            told, now = (self.shape.action_width,), self._shown[slot].shape
+            check_pending(arrays, values, {"latents": latents, "told": told, "now": now})
         for name, place in memory.items():
             place[:] = arrays[name]
-        self._pending[slot] = None
-        if "frame_index" in values:
-            drawn = (arrays["latents"], arrays["told"], arrays["now"])
-            self._pending[slot] = _Pending(*drawn, **values)
+        drawn = (arrays[name] for name in ("latents", "told", "now") if values)
+        self._pending[slot] = _Pending(*drawn, **values) if values else None
 
     def cost_table(self) -> CostTable:
         """Medians of a few frames of every size of batch, up to 8 sessions, each after a rest as in

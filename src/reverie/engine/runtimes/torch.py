@@ -28,7 +28,7 @@ from torch import Tensor
 from reverie.core import ReverieError
 from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, check_clip, noise
 from reverie.engine.runtimes.device_noise import device_noise
-from reverie.engine.snapshot import pack, unpack
+from reverie.engine.snapshot import check_pending, pack, unpack
 from reverie.model.autoencoder import Autoencoder, to_frames, to_pixels
 from reverie.model.sampler import CausalModel, Pictures, Sampler
 from reverie.model.weights import load_model
@@ -258,12 +258,23 @@ class TorchRuntime:
         for name, place in memory.items():
             if name not in arrays or arrays[name].shape != tuple(place.shape):
                 raise ReverieError(f"the saved session has no {name} of shape {tuple(place.shape)}")
+        beside = {"pitch_deg": (1,), "shown": self._shown[slot].shape}
+        for name, shape in beside.items():
+            if name not in arrays or arrays[name].shape != shape:
+                raise ReverieError(f"the saved session has no {name} of shape {shape}")
+        if values:
+            shapes = {
+                "latents": tuple(self._latents[slot].shape),
+                "told": tuple(self._told[slot].shape),
+                "now": self._shown[slot].shape,
+            }
+            check_pending(arrays, values, shapes)
         for name, place in memory.items():
             place.copy_(torch.from_numpy(arrays[name]).view(place.dtype))
         self._pitch_deg[slot], self._shown[slot] = arrays["pitch_deg"][0], arrays["shown"]
         self._memory.num_frames[slot] = self._world.config.context
         self._owed[slot] = None
-        if "frame_index" in values:
+        if values:
             self._latents[slot] = self._tensor(arrays["latents"])
             self._told[slot] = self._tensor(arrays["told"])
             drawn = (arrays["told"], arrays["now"])
