@@ -43,7 +43,7 @@ class FakeHost:
     def engine(self) -> Any:
         if self.status is None:
             return None
-        return SimpleNamespace(status=self.status, num_active=self.status.num_active)
+        return SimpleNamespace(status=self.status, num_active=self.status.num_active, pid=4711)
 
     @property
     def state(self) -> HostState:
