@@ -475,5 +475,5 @@ def test_a_drained_server_takes_nobody_and_lets_players_finish():
         with player(url) as late:
             assert late.until_closed() == CloseCode.BUSY
         assert client.frame().jpeg
-        assert client.until_closed(acknowledge=True) == CloseCode.OVER
+        assert client.until_closed(acknowledge=True) == CloseCode.BUSY
         assert client.states[-1]["left_s"] <= 1.5

@@ -35,6 +35,8 @@ from reverie.session import FullError, SessionState
 
 STATUS_S = 0.25
 """Between two reports of the engine's status; they are its sign of life, too."""
+SWITCH_S = 0.0005
+"""After which a thread here lets another in: a picture must not wait for what comes after it."""
 LOADING_NICE = 10
 LEAST_RLIMIT_NICE = 20
 """Of a process that may be as nice as all are usually."""
@@ -78,6 +80,7 @@ def run_engine(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the server decides when to end
     threading.Thread(target=_leave_with_server, name="server", daemon=True).start()
+    sys.setswitchinterval(SWITCH_S)
     try:
         bind_device(device)
         quietly = quietly and _may_come_back()

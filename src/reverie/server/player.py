@@ -293,7 +293,7 @@ class Player:
         if seat.played_s >= limit_s:
             raise ProtocolError(CloseCode.OVER, f"the time limit of {limit_s:g} s is over")
         if time.monotonic() >= self._lobby.closing_s:
-            raise ProtocolError(CloseCode.OVER, "the server is closing; come back in a minute")
+            raise ProtocolError(CloseCode.BUSY, "the server is closing; come back in a minute")
         if not self._access.is_valid(seat.grant):
             raise ProtocolError(CloseCode.UNAUTHORIZED, _WITHDRAWN)
 
