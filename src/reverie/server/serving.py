@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8137
 _PORTS_TRIED = 10
+MOST_THREADS = 4
+"""Of one pass, unless the settings say so; as `load_runtime` has it."""
 _FAILURE_SHOWN_S = 1.0
 """How long the page gets to fetch the line that says why the world did not load."""
 
@@ -125,6 +128,8 @@ def load_engine_from(
     from reverie.server.logs import setup_logging
 
     setup_logging(log)
+    if threads is None and hasattr(os, "sched_getaffinity"):  # the device may be some cores only
+        threads = min(len(os.sched_getaffinity(0)), MOST_THREADS)
     return load_engine(path, runtime, players, threads)
 
 

@@ -31,8 +31,8 @@ MAX_THREADS = 4
 MAX_BATCH = 8
 GROUPS = (4, 2, 1)
 """Sessions in one pass; more of them save no more."""
-REST_S = 0.005
-"""Between two frames that are measured."""
+REST_S = 0.02
+"""Before each frame that is measured."""
 NUM_TIMED = 5
 
 Floats = NDArray[np.float32]
