@@ -1,5 +1,6 @@
 """Everything that `reverie serve` can be told: flags, then REVERIE_* in the environment, then a
-TOML file, then what stands here. Checked when it is read; an unknown name in flags or file is an error.
+TOML file, then what stands here. Checked when it is read; an unknown name in flags or file is an
+error.
 """
 
 from __future__ import annotations
