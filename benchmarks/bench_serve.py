@@ -74,7 +74,7 @@ SCENARIOS: dict[str, tuple[Scenario, Scenario]] = {
     "churn": (lambda o: churn(), lambda o: churn(60)),
     "vanish": (lambda o: vanish(), lambda o: vanish(1)),
     "kill": (lambda o: kill(), lambda o: kill(1)),
-    "kill-real": (lambda o: kill(world=o.world), lambda o: kill(1, o.world, 1)),
+    "kill-real": (lambda o: kill(3, o.world, 2), lambda o: kill(1, o.world, 1)),
     "abuse": (lambda o: abuse(), lambda o: abuse(4.0, 3, 1)),
     "clock": (lambda o: clock(), lambda o: clock(2.0)),
     "disk": (lambda o: disk(), lambda o: disk(4.0)),

@@ -241,11 +241,13 @@ class Pool:
             await self._changed.wait()
         return self._world
 
-    def open(self, **wanted: Any) -> AnyHandle | None:
-        """A session in the engine that has most room; None while none has any."""
+    def open(self, returning: bool = False, **wanted: Any) -> AnyHandle | None:
+        """A session in the engine that has most room; None while none has any. returning: this
+        process carried it before, and will again.
+        """
         if self._stopping:
             raise ReverieError("the server stops")
-        if not self._gauge.has_room(self.room.num_staying):
+        if not (self._gauge.has_room(self.room.num_staying) or returning):
             return None
         saved: SavedSession | None = wanted.get("saved")
         hosts = [host for host in self.hosts if saved is None or host.fits(saved)]

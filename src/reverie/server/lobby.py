@@ -35,8 +35,9 @@ MAX_OFFERS = 8
 OFFER_S = 60.0
 """How long a fork, an opened file or replay, and a saved file wait to be fetched."""
 MAX_RECOVERIES = 3
-RECOVERIES_WITHIN_S = 60.0
-"""A session that takes its engine down with it is not carried on for ever."""
+"""In a row, each before a second was played: a session that takes its engine down with it does so
+at once, and is not carried on for ever.
+"""
 _SNAPSHOT_WITHIN_S = 1.0
 
 Tell = Callable[[int, float | None], Awaitable[object]]
@@ -87,7 +88,7 @@ class Seat:
         self._vacated.set_result(None)
         self._had_place = False
         self._had_frames = False
-        self._recovered_s: list[float] = []
+        self._num_recoveries = 0
         self._metered = (0.0, 0, 0.0)  # when, frames, device-seconds
 
     @property
@@ -123,6 +124,7 @@ class Seat:
             saved=begin.saved,
             replay=begin.replay,
             paused=self.wants_pause,
+            returning=self._had_place,
         )
 
     def vacate(self, state: SessionState) -> asyncio.Future[None]:
@@ -149,7 +151,6 @@ class Seat:
         """The engine ended the session: queue again, with what is known of it. Raises ReverieError
         when that happens again and again.
         """
-        now_s = time.monotonic()
         self.handle = None
         self.meter(handle)
         was_played = handle.num_frames > 0
@@ -162,9 +163,10 @@ class Seat:
         self._had_frames |= was_played
         logger.warning("a session lost its engine: %s", handle.reason)
         self._lobby.num_recovered += 1
-        self._recovered_s = [t for t in self._recovered_s if now_s - t < RECOVERIES_WITHIN_S]
-        self._recovered_s.append(now_s)
-        if len(self._recovered_s) > MAX_RECOVERIES:
+        world = self.pool.world
+        played_on = world is not None and handle.num_frames >= world.config.fps
+        self._num_recoveries = 0 if played_on else self._num_recoveries + 1
+        if self._num_recoveries > MAX_RECOVERIES:
             raise ReverieError(handle.reason or "the session ended")
 
     def begin_anew(self, start: str | Start | None, seed: int | None) -> None:

@@ -9,10 +9,10 @@ import time
 from collections import deque
 
 EVERY_S = 0.25
-MOST_BUSY = 0.75
-"""Part of a core; what comes late beyond it comes ever later."""
+MOST_BUSY = 0.5
+"""Part of a core. What is left is for the moments when everybody wants something at once."""
 NUM_LAGS = 20
-MOST_LAG_S = 0.02
+MOST_LAG_S = 0.05
 """In nine of ten looks."""
 LEAST_GROWTH = 8
 """Sessions that may begin between two looks, however few there are."""

@@ -9,6 +9,7 @@ bit, on who else plays (docs/log.md).
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -31,9 +32,9 @@ MAX_THREADS = 4
 MAX_BATCH = 8
 GROUPS = (4, 2, 1)
 """Sessions in one pass; more of them save no more."""
-REST_S = 0.02
-"""Before each frame that is measured."""
-NUM_TIMED = 5
+MOST_REST_S = 0.03
+"""Before each frame that is measured: longer rests cost no more."""
+NUM_TIMED = 4
 
 Floats = NDArray[np.float32]
 Slots = Sequence[int]
@@ -276,15 +277,18 @@ class CpuRuntime:
         self._pending[slot] = _Pending(*drawn, **values) if values else None
 
     def cost_table(self) -> CostTable:
-        """Medians of a few frames of every size of batch, up to 8 sessions, each after a rest as in
-        play: cores that slept are slow to wake.
+        """The better half of a few frames of every size of batch, up to 8 sessions, as play is: one
+        in a period, since cores that slept are slow to wake. What the machine does besides only
+        adds time, so a batch costs no more than a larger one.
         """
-        for b in range(1, min(self.num_slots, MAX_BATCH) + 1):
-            if (b, 0) in self._cost_table:
-                continue
-            frame_ms, self._cost_table[b, 0], pass_ms = self._measure(b)
-            for num_steps in self._world.config.denoising_steps:
-                self._cost_table[b, num_steps] = frame_ms + (num_steps - 1) * pass_ms
+        if not self._cost_table:
+            least = (math.inf,) * 3
+            for b in range(min(self.num_slots, MAX_BATCH), 0, -1):
+                least = tuple(map(min, self._measure(b), least))
+                frame_ms, commit_ms, pass_ms = least
+                self._cost_table[b, 0] = commit_ms
+                for num_steps in self._world.config.denoising_steps:
+                    self._cost_table[b, num_steps] = frame_ms + (num_steps - 1) * pass_ms
         return self._cost_table
 
     @property
@@ -469,19 +473,24 @@ class CpuRuntime:
             lambda: self.commit(slots),
             lambda: self._beside(draw, slots),
         )
+        period_s = 1 / self._world.config.fps
         times_ms: list[list[float]] = [[], [], []]
-        for _ in range(NUM_TIMED + 1):
-            time.sleep(REST_S)
+        for i in range(NUM_TIMED + 1):
+            took_s = times_ms[0][-1] / 1000 if i else period_s  # the first one is no measurement
+            time.sleep(min(max(period_s - took_s, 0.0), MOST_REST_S))
             for work, times in zip(works, times_ms, strict=True):
                 started_s = time.perf_counter()
                 work()
                 times.append((time.perf_counter() - started_s) * 1000)
-        frame_ms, commit_ms, pass_ms = (statistics.median(times[1:]) for times in times_ms)
+        better = (sorted(times[1:])[: NUM_TIMED // 2] for times in times_ms)
+        frame_ms, commit_ms, pass_ms = map(statistics.mean, better)
         return frame_ms, commit_ms, pass_ms
 
 
 def _groups(slots: Sequence[int], num_threads: int) -> list[Slots]:
-    """Ascending slots, cut into shares of sizes in GROUPS, in which each follows the other."""
+    """Ascending slots, cut into groups of sizes in GROUPS in which each follows the other: the
+    largest that there are, but no thread has more than its share.
+    """
     share = -(-len(slots) // num_threads)
     groups: list[Slots] = []
     left = list(slots)
@@ -489,7 +498,20 @@ def _groups(slots: Sequence[int], num_threads: int) -> list[Slots]:
         runs = (list(range(left[0], left[0] + size)) for size in GROUPS if size <= share)
         groups.append(next(run for run in runs if run == left[: len(run)]))
         left = left[len(groups[-1]) :]
+    groups.sort(key=len, reverse=True)
+    while _longest(groups, num_threads) > share:
+        i = max(i for i, group in enumerate(groups) if len(group) > 1)
+        half = len(groups[i]) // 2
+        groups[i : i + 1] = [groups[i][:half], groups[i][half:]]
     return groups
+
+
+def _longest(groups: Sequence[Slots], num_threads: int) -> int:
+    """Sessions of the thread that has most, when each takes the next group as it is free."""
+    taken = [0] * num_threads
+    for group in groups:
+        taken[taken.index(min(taken))] += len(group)
+    return max(taken)
 
 
 def _normalise(latents: Floats) -> Floats:
