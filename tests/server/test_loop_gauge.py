@@ -20,14 +20,14 @@ def test_one_may_always_play():
 
 
 def test_there_is_room_until_the_loop_is_busy():
-    assert gauge(0.5, 50).has_room(50)
-    assert gauge(0.5, 50).has_room(70)
-    assert not gauge(0.5, 50).has_room(75)  # 0.76 of a core
-    assert not gauge(0.8, 50).has_room(50)
+    assert gauge(0.3, 50).has_room(50)
+    assert gauge(0.3, 50).has_room(80)
+    assert not gauge(0.3, 50).has_room(84)  # more than half of a core
+    assert not gauge(0.6, 50).has_room(50)
 
 
 def test_a_loop_that_comes_late_has_none():
-    assert not gauge(0.1, 50, 0.05).has_room(50)
+    assert not gauge(0.1, 50, 0.06).has_room(50)
     late_now_and_then = gauge(0.1, 50)
     late_now_and_then._lags_s.append(0.5)
     assert late_now_and_then.has_room(50)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from reverie import world as worlds
@@ -124,10 +126,23 @@ def test_a_session_does_not_depend_on_who_else_plays(
 def test_sessions_are_dealt_out_in_equal_shares_that_lie_beside_each_other() -> None:
     assert _groups([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
     assert _groups([0, 1, 2], 1) == [[0, 1], [2]]
-    assert _groups([0, 2, 3, 7], 1) == [[0], [2, 3], [7]]
+    assert _groups([0, 2, 3, 7], 1) == _groups([0, 2, 3, 7], 2) == [[2, 3], [0], [7]]
     assert _groups(list(range(10)), 1) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert _groups([4, 5], 2) == [[4], [5]]
+    # Three pairs would keep one of two threads busy with four.
+    assert _groups(list(range(6)), 2) == [[0, 1], [2, 3], [4], [5]]
     assert _groups([], 2) == []
+
+
+@given(st.sets(st.integers(0, 15), min_size=1), st.integers(1, 5))
+def test_no_thread_has_more_than_its_share(slots: set[int], num_threads: int) -> None:
+    groups = _groups(sorted(slots), num_threads)
+    assert sorted(slot for group in groups for slot in group) == sorted(slots)
+    busy = [0] * num_threads
+    for group in groups:
+        assert list(group) == list(range(group[0], group[0] + len(group)))
+        busy[busy.index(min(busy))] += len(group)
+    assert max(busy) == -(-len(slots) // num_threads)
 
 
 def test_a_slot_forgets_its_last_session(ready: Ready, tiny_world: World) -> None:
@@ -337,6 +352,7 @@ def test_costs_cover_what_may_be_asked_for(runtime: CpuRuntime) -> None:
     assert set(costs) == {(b, k) for b in (1, 2, 3) for k in (0, 1, 2, 4)}
     assert all(ms > 0 for ms in costs.values())
     assert costs[1, 4] > costs[1, 2] > costs[1, 1]
+    assert all(costs[b, k] <= costs[b + 1, k] for b in (1, 2) for k in (0, 1, 2, 4))
     assert runtime.cost_table() == costs
 
 
