@@ -269,12 +269,14 @@ class CpuRuntime:
                 raise ReverieError(f"the saved session has no {name} of shape {place.shape}")
         if values:
             latents = (self.shape.num_tokens, self.shape.num_channels)
-            told, now = (self.shape.action_width,), self._shown[slot].shape
-            check_pending(arrays, values, {"latents": latents, "told": told, "now": now})
+            shapes = {"told": (self.shape.action_width,), "now": self._shown[slot].shape}
+            check_pending(arrays, values, {"latents": latents, **shapes})
         for name, place in memory.items():
             place[:] = arrays[name]
-        drawn = (arrays[name] for name in ("latents", "told", "now") if values)
-        self._pending[slot] = _Pending(*drawn, **values) if values else None
+        self._pending[slot] = None
+        if values:
+            now = arrays["now"]
+            self._pending[slot] = _Pending(arrays["latents"], arrays["told"], now, **values)
 
     def cost_table(self) -> CostTable:
         """The better half of a few frames of every size of batch, up to 8 sessions, as play is: one
