@@ -18,10 +18,11 @@ from safetensors.numpy import load_file
 from reverie import world as worlds
 from reverie.core import Action, ReverieError
 from reverie.engine.runtime import Batch, Runtime, noise
-from reverie.engine.runtimes.cpu import CpuRuntime, _groups
+from reverie.engine.runtimes.cpu import CpuRuntime
 from reverie.engine.runtimes.graphs import Graphs
 from reverie.engine.runtimes.onnx import OnnxGraphs
 from reverie.engine.runtimes.openvino import OpenVinoGraphs
+from reverie.engine.runtimes.sharing import share_out
 from reverie.world import World
 from tests.fakes import PROMPTED
 from tests.tiny_world import CHANNELS, HEADS, TOKENS, write_tiny_world
@@ -124,19 +125,19 @@ def test_a_session_does_not_depend_on_who_else_plays(
 
 
 def test_sessions_are_dealt_out_in_equal_shares_that_lie_beside_each_other() -> None:
-    assert _groups([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
-    assert _groups([0, 1, 2], 1) == [[0, 1], [2]]
-    assert _groups([0, 2, 3, 7], 1) == _groups([0, 2, 3, 7], 2) == [[2, 3], [0], [7]]
-    assert _groups(list(range(10)), 1) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-    assert _groups([4, 5], 2) == [[4], [5]]
+    assert share_out([0, 1, 2, 3], 2) == [[0, 1], [2, 3]]
+    assert share_out([0, 1, 2], 1) == [[0, 1], [2]]
+    assert share_out([0, 2, 3, 7], 1) == share_out([0, 2, 3, 7], 2) == [[2, 3], [0], [7]]
+    assert share_out(list(range(10)), 1) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert share_out([4, 5], 2) == [[4], [5]]
     # Three pairs would keep one of two threads busy with four.
-    assert _groups(list(range(6)), 2) == [[0, 1], [2, 3], [4], [5]]
-    assert _groups([], 2) == []
+    assert share_out(list(range(6)), 2) == [[0, 1], [2, 3], [4], [5]]
+    assert share_out([], 2) == []
 
 
 @given(st.sets(st.integers(0, 15), min_size=1), st.integers(1, 5))
 def test_no_thread_has_more_than_its_share(slots: set[int], num_threads: int) -> None:
-    groups = _groups(sorted(slots), num_threads)
+    groups = share_out(sorted(slots), num_threads)
     assert sorted(slot for group in groups for slot in group) == sorted(slots)
     busy = [0] * num_threads
     for group in groups:

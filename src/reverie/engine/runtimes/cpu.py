@@ -25,13 +25,12 @@ from reverie.core import ReverieError
 from reverie.engine.cache_pool import CachePool
 from reverie.engine.runtime import COMMIT_STREAM, SAMPLE_STREAM, Batch, CostTable, check_clip, noise
 from reverie.engine.runtimes.graphs import Arrays, Graphs, GraphShape, check_graphs
+from reverie.engine.runtimes.sharing import GROUPS, share_out
 from reverie.engine.snapshot import check_pending, pack, unpack
 from reverie.world import World
 
 MAX_THREADS = 4
 MAX_BATCH = 8
-GROUPS = (4, 2, 1)
-"""Sessions in one pass; more of them save no more."""
 MOST_REST_S = 0.03
 """Before each frame that is measured: longer rests cost no more."""
 NUM_TIMED = 4
@@ -356,7 +355,7 @@ class CpuRuntime:
             for slot in slots:
                 work((slot,), self._wide)
             return
-        groups = _groups(sorted(slots), self._num_threads)
+        groups = share_out(sorted(slots), self._num_threads)
         for _ in self._lanes.map(lambda group: work(group, self._narrow), groups):
             pass  # raises what the work raised
 
@@ -487,33 +486,6 @@ class CpuRuntime:
         better = (sorted(times[1:])[: NUM_TIMED // 2] for times in times_ms)
         frame_ms, commit_ms, pass_ms = map(statistics.mean, better)
         return frame_ms, commit_ms, pass_ms
-
-
-def _groups(slots: Sequence[int], num_threads: int) -> list[Slots]:
-    """Ascending slots, cut into groups of sizes in GROUPS in which each follows the other: the
-    largest that there are, but no thread has more than its share.
-    """
-    share = -(-len(slots) // num_threads)
-    groups: list[Slots] = []
-    left = list(slots)
-    while left:
-        runs = (list(range(left[0], left[0] + size)) for size in GROUPS if size <= share)
-        groups.append(next(run for run in runs if run == left[: len(run)]))
-        left = left[len(groups[-1]) :]
-    groups.sort(key=len, reverse=True)
-    while _longest(groups, num_threads) > share:
-        i = max(i for i, group in enumerate(groups) if len(group) > 1)
-        half = len(groups[i]) // 2
-        groups[i : i + 1] = [groups[i][:half], groups[i][half:]]
-    return groups
-
-
-def _longest(groups: Sequence[Slots], num_threads: int) -> int:
-    """Sessions of the thread that has most, when each takes the next group as it is free."""
-    taken = [0] * num_threads
-    for group in groups:
-        taken[taken.index(min(taken))] += len(group)
-    return max(taken)
 
 
 def _normalise(latents: Floats) -> Floats:
