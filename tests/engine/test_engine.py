@@ -403,3 +403,13 @@ def test_a_bug_in_the_engine_ends_sessions_but_not_the_thread(running: Engine) -
     while again.state is not PLAYING and time.monotonic() < deadline_s:
         time.sleep(0.005)
     assert again.state is PLAYING
+
+
+def test_whoever_was_admitted_before_needs_a_slot_only() -> None:
+    bench = Bench(num_slots=2, step_ms=30, commit_ms=5)  # room for one
+    bench.engine.open()
+    with pytest.raises(FullError):
+        bench.engine.open()
+    bench.engine.open(admitted=True)
+    with pytest.raises(FullError):
+        bench.engine.open(admitted=True)

@@ -174,15 +174,17 @@ class Engine:
         saved: SavedSession | None = None,
         replay: Replay | None = None,
         paused: bool = False,
+        admitted: bool = False,
     ) -> Handle:
         """A new session, in a place of its own.
 
         start: name of one of the world's starts, or a clip of one's own; the first one without.
         seed: decides all chance in the session; drawn if not given. num_steps: denoising steps per
         frame; the fewest the world knows if not given. saved: go on from there instead. replay:
-        play this first, frame by frame, then the player. paused: before the first frame. Raises
-        FullError when there is no room, and ReverieError on a start, number of steps or replay that
-        the world does not have.
+        play this first, frame by frame, then the player. paused: before the first frame. admitted:
+        by an engine that died: a free slot is enough, whatever the costs say, which were measured
+        while others played. Raises FullError when there is no room, and ReverieError on a start,
+        number of steps or replay that the world does not have.
         """
         opening = check_opening(self.world, start, seed, num_steps, saved, replay)
         mailbox = ActionMailbox(self.world.config.action_space)
@@ -193,7 +195,7 @@ class Engine:
         with self._wake:
             if self._stopping:
                 raise ReverieError("the engine has stopped")
-            if not self.has_room:
+            if not (self.has_room or (admitted and self._slots.can_allocate())):
                 raise FullError("every place is taken")
             session.slot = self._slots.allocate()
             self._active.append(handle)

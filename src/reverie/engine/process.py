@@ -205,6 +205,7 @@ class EngineProcess:
         saved: SavedSession | None = None,
         replay: Replay | None = None,
         paused: bool = False,
+        admitted: bool = False,
     ) -> RemoteHandle:
         """See `Engine.open`. A place that turns out to be gone ends the session as `refused`."""
         opening = check_opening(self.world, start, seed, num_steps, saved, replay)
@@ -215,11 +216,12 @@ class EngineProcess:
             "saved": saved,
             "replay": opening.replay,
             "paused": paused,
+            "admitted": admitted,
         }
         with self._lock:
             if self._stopping or self._dead:
                 raise ReverieError("the engine has stopped")
-            if not self.has_room:
+            if not (self.has_room or admitted):  # whether there is a slot is seen there
                 raise FullError("every place is taken")
             handle = RemoteHandle(self, next(self._numbers), opening.seed)
             handle.kept = saved

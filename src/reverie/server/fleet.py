@@ -243,7 +243,7 @@ class Pool:
 
     def open(self, returning: bool = False, **wanted: Any) -> AnyHandle | None:
         """A session in the engine that has most room; None while none has any. returning: this
-        process carried it before, and will again.
+        process carried it before, and will again. wanted: see `Engine.open`.
         """
         if self._stopping:
             raise ReverieError("the server stops")
@@ -255,7 +255,7 @@ class Pool:
             raise ReverieError("the session was saved by another kind of engine than is here")
         engines = [host.engine for host in hosts if host.engine is not None]
         for engine in sorted(engines, key=lambda engine: engine.status.load):
-            if engine.has_room:
+            if engine.has_room or wanted.get("admitted"):
                 with contextlib.suppress(FullError):  # what fitted a moment ago
                     return engine.open(**wanted)
         return None

@@ -88,6 +88,7 @@ class Seat:
         self._vacated.set_result(None)
         self._had_place = False
         self._had_frames = False
+        self._is_owed = False  # a place, of an engine that died
         self._num_recoveries = 0
         self._metered = (0.0, 0, 0.0)  # when, frames, device-seconds
 
@@ -117,6 +118,7 @@ class Seat:
 
     def _open(self) -> AnyHandle | None:
         begin = self.beginning
+        admitted, self._is_owed = self._is_owed, False  # once: where there is no slot, it waits
         return self.pool.open(
             start=begin.start,
             seed=begin.seed,
@@ -125,6 +127,7 @@ class Seat:
             replay=begin.replay,
             paused=self.wants_pause,
             returning=self._had_place,
+            admitted=admitted,
         )
 
     def vacate(self, state: SessionState) -> asyncio.Future[None]:
@@ -158,6 +161,7 @@ class Seat:
         self._become(SessionState.QUEUED)
         if handle.refused:
             return
+        self._is_owed = True
         if self.beginning.saved is not None and not was_played and not self._had_frames:
             raise ReverieError(f"the saved session does not play: {handle.reason}")
         self._had_frames |= was_played
