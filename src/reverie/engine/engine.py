@@ -21,7 +21,7 @@ from itertools import count
 
 import numpy as np
 
-from reverie.core import Frame, ReverieError
+from reverie.core import Frame
 from reverie.engine.cache_pool import Slots
 from reverie.engine.handle import DRAWN, Handle
 from reverie.engine.machine import resident_bytes
@@ -194,7 +194,7 @@ class Engine:
         handle._forget_prompts()
         with self._wake:
             if self._stopping:
-                raise ReverieError("the engine has stopped")
+                raise FullError("the engine has stopped")
             if not (self.has_room or (admitted and self._slots.can_allocate())):
                 raise FullError("every place is taken")
             session.slot = self._slots.allocate()

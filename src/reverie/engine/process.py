@@ -220,7 +220,7 @@ class EngineProcess:
         }
         with self._lock:
             if self._stopping or self._dead:
-                raise ReverieError("the engine has stopped")
+                raise FullError("the engine has stopped")
             if not (self.has_room or admitted):  # whether there is a slot is seen there
                 raise FullError("every place is taken")
             handle = RemoteHandle(self, next(self._numbers), opening.seed)

@@ -118,8 +118,7 @@ class Seat:
 
     def _open(self) -> AnyHandle | None:
         begin = self.beginning
-        admitted, self._is_owed = self._is_owed, False  # once: where there is no slot, it waits
-        return self.pool.open(
+        place = self.pool.open(
             start=begin.start,
             seed=begin.seed,
             num_steps=begin.num_steps,
@@ -127,8 +126,10 @@ class Seat:
             replay=begin.replay,
             paused=self.wants_pause,
             returning=self._had_place,
-            admitted=admitted,
+            admitted=self._is_owed,
         )
+        self._is_owed &= place is None  # tried once: where there is no slot, it waits like others
+        return place
 
     def vacate(self, state: SessionState) -> asyncio.Future[None]:
         """Give the place up, keeping what was played in host memory: PAUSED or LOST. Whoever enters
