@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from reverie.client import LocalWorld, load
 from reverie.codec.video import write_video
 from reverie.core import Action, ReverieError
 from reverie.generate import generate, parse_script, read_script
+from reverie.prompts import Prompter
 from tests.fakes import PROMPTED, fake_config, fake_world
 
 
@@ -61,7 +63,8 @@ def test_a_wrong_script_says_where(data: Any, message: str, world: LocalWorld) -
 
 
 def test_a_script_can_wish() -> None:
-    world = fake_world(fake_config(space=PROMPTED))
+    prompter = Prompter.fit(PROMPTED.attributes)
+    world = replace(fake_world(fake_config(space=PROMPTED)), prompter=prompter)
     (action,) = parse_script([{"prompt": "a rainy night"}], world)
     assert action.attributes == {"weather": "rain", "time_of_day": "night"}
     with pytest.raises(ReverieError, match="entry 1: this world does not know 'a castle'; it can"):
