@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reverie.core import Action
@@ -83,6 +83,8 @@ class Hour:
     def _look_ahead(self) -> None:
         """What cannot be in time is excused: the machine is too slow for who is there."""
         playing = [h for h in self.handles if h.state in (SessionState.PLAYING, SessionState.IDLE)]
+        if not playing and self.clock() < self.excused_until_s:
+            self.excused_until_s = self.clock() + LEARNING_S  # there is nothing to learn from
         sizes = [self.device._ms(b, 1) + self.device._ms(b, 0) for b in range(1, len(playing) + 1)]
         least = [0.0]
         for n in range(1, len(playing) + 1):
@@ -154,6 +156,7 @@ machines = st.tuples(st.floats(0.5, 15), st.floats(0.1, 8), st.floats(0.3, 1.0))
 
 
 @settings(deadline=None, max_examples=40)
+@example(26340602, (5.0, 1.0, 1.0), True)  # it became slow while nobody played
 @given(st.integers(0, 2**32), machines, st.booleans())
 def test_nobody_who_was_admitted_is_late_while_it_can_be_done(
     seed: int, machine: tuple[float, float, float], may_slow_down: bool
