@@ -151,7 +151,6 @@ def test_flops_grow_with_the_steps(world_path: Path) -> None:
 def test_energy_is_read_where_the_machine_has_a_meter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measure, "_open_nvml", lambda: None)
     monkeypatch.setattr(measure, "RAPL", tmp_path)
     meter = EnergyMeter()
     assert (meter.source, meter.joules()) == ("", None)
@@ -165,6 +164,7 @@ def test_energy_is_read_where_the_machine_has_a_meter(
         (tmp_path / f"intel-rapl:{zone}").mkdir()
         (tmp_path / f"intel-rapl:{zone}" / "name").write_text(f"{name}\n")
         (tmp_path / f"intel-rapl:{zone}" / "energy_uj").write_text(f"{microjoules}\n")
+        (tmp_path / f"intel-rapl:{zone}" / "max_energy_range_uj").write_text("262143328850\n")
     meter = EnergyMeter()
     assert meter.source == "RAPL"
     assert meter.joules() == 3.0

@@ -15,6 +15,7 @@ from reverie.codec import JpegCodec
 from reverie.core import ActionSpace, ReverieError
 from reverie.engine import Engine
 from reverie.server.fleet import describe
+from reverie.server.usage import UsageLedger
 from reverie.world import World, WorldConfig
 from tests.server.live import landscape_engine, running_server
 from tests.server.player_client import player
@@ -109,6 +110,15 @@ def test_metrics_count_what_players_get():
     assert after["reverie_frame_gap_ms_count"] == sent - 1
     assert after["reverie_wait_ms_count"] == 1
     assert after["reverie_frame_gap_ms_sum"] / (sent - 1) == pytest.approx(50, abs=10)
+
+
+def test_what_a_session_costs_is_told_wherever_figures_are():
+    with running_server(ledger=UsageLedger(2.0)) as url, player(url) as client:
+        client.frame()
+        status = httpx.get(f"{url}/api/status").json()
+        assert (status["price_per_hour"], status["dollars_per_session_hour"]) == (2.0, 2.0)
+        assert metrics(url)["reverie_dollars_per_session_hour"] == 2.0
+        assert httpx.get(f"{url}/api/usage").json()["price_per_hour"] == 2.0
 
 
 def test_the_page_may_run_nothing_but_its_own_files(url: str):

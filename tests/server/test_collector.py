@@ -46,7 +46,7 @@ class Watched:
         self.metrics, self.meter = Metrics(), FakeMeter()
         self.ledger = fake_ledger(self.meter, price_per_hour=price_per_hour)
         watch: Any = self.metrics.watch
-        watch(self.fleet, self.lobby, self.ledger, price_per_hour)
+        watch(self.fleet, self.lobby, self.ledger)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(f"reverie_{name}", labels)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from reverie.engine.stages import STAGE_BUCKETS_MS
 from reverie.server.metrics import Metrics
 from reverie.server.status import (
     percentiles,
-    resident_bytes,
     snapshot,
     stage_figures,
 )
@@ -51,8 +49,7 @@ class Server:
             self.fleet,  # type: ignore[arg-type]
             self.lobby,  # type: ignore[arg-type]
             self.metrics,
-            fake_ledger(self.meter),
-            **self.options,
+            fake_ledger(self.meter, **self.options),
             now_s=self.clock(),
         )
         return json.loads(json.dumps(told, allow_nan=False))
@@ -184,11 +181,3 @@ def test_percentiles_of_a_histogram_lie_in_its_buckets():
     beyond = stage_figures([0, 0, 7], 700.0, [10.0, 20.0])
     assert beyond is not None
     assert beyond["p99"] == 20.0  # at least: nobody knows how much
-
-
-def test_memory_is_read_where_the_system_tells(tmp_path: Path):
-    (tmp_path / "statm").write_text("5000 100 30 1 0 900 0\n")
-    told = resident_bytes(tmp_path / "statm")
-    assert told is not None
-    assert told % 100 == 0
-    assert resident_bytes(tmp_path / "none") is None

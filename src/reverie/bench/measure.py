@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
+from reverie.engine.energy import POWERCAP, gpu_counters, processor_counters
 from reverie.engine.machine import processor_name
 
-RAPL = Path("/sys/class/powercap")
-MICROJOULES = 1e6
-MILLIJOULES = 1e3
+RAPL = POWERCAP
 
 
 def times_ms(work: Callable[[], object], count: int, warm_up: int = 1) -> list[float]:
@@ -54,39 +50,10 @@ class EnergyMeter:
     """
 
     def __init__(self, device: str = "cpu") -> None:
-        self._gpu = _open_nvml() if device == "cuda" else None
-        files = RAPL.glob("intel-rapl:*/name") if device == "cpu" and RAPL.is_dir() else ()
-        # Whole packages: their parts, and what holds them all (psys), would count twice.
-        packages = (file.parent for file in files if file.read_text().startswith("package"))
-        self._packages = [folder for folder in packages if _is_readable(folder / "energy_uj")]
-        self.source = "NVML" if self._gpu else "RAPL" if self._packages else ""
+        is_gpu = device == "cuda"
+        self._counters = gpu_counters([device]) if is_gpu else processor_counters(RAPL)
+        self.source = ("NVML" if is_gpu else "RAPL") if self._counters else ""
 
     def joules(self) -> float | None:
         """Since some moment in the past; None where nothing can be read. Differences count."""
-        if self._gpu is not None:
-            library, device = self._gpu
-            return library.nvmlDeviceGetTotalEnergyConsumption(device) / MILLIJOULES
-        if self._packages:
-            counts = [int((folder / "energy_uj").read_text()) for folder in self._packages]
-            return sum(counts) / MICROJOULES
-        return None
-
-
-def _is_readable(file: Path) -> bool:
-    try:
-        file.read_text()
-    except OSError:
-        return False
-    return True
-
-
-def _open_nvml() -> tuple[Any, Any] | None:
-    """NVIDIA's library and the first GPU, where there are both and it counts its energy."""
-    try:
-        library: Any = importlib.import_module("pynvml")
-        library.nvmlInit()
-        device = library.nvmlDeviceGetHandleByIndex(0)
-        library.nvmlDeviceGetTotalEnergyConsumption(device)
-    except Exception:  # not installed, no driver, no meter; its errors are its own
-        return None
-    return library, device
+        return sum(counter.read_j() for counter in self._counters) if self._counters else None

@@ -21,6 +21,7 @@ def processor_name() -> str:
 
 def resident_bytes() -> int:
     """Memory of this process that lies in RAM; 0 where the system does not say."""
-    if not STATM.is_file():
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
         return 0
-    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

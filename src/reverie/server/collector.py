@@ -16,7 +16,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from reverie.server.status import count_sessions, dollars_per_session_hour, resident_bytes
+from reverie.engine.machine import resident_bytes
+from reverie.server.status import count_sessions, dollars_per_session_hour
 
 if TYPE_CHECKING:
     from reverie.engine import EngineStatus
@@ -30,20 +31,11 @@ Samples = Iterable[tuple[Mapping[str, str], float | None]]
 
 
 class FleetCollector(Collector):
-    """Tells of everything that a server has beside its sockets. price_per_hour: dollars, of one
-    device.
-    """
+    """Tells of everything that a server has beside its sockets."""
 
-    def __init__(
-        self,
-        fleet: Fleet,
-        lobby: Lobby,
-        metrics: Metrics,
-        ledger: UsageLedger,
-        price_per_hour: float | None,
-    ) -> None:
+    def __init__(self, fleet: Fleet, lobby: Lobby, metrics: Metrics, ledger: UsageLedger) -> None:
         self._fleet, self._lobby, self._metrics = fleet, lobby, metrics
-        self._ledger, self._price_per_hour = ledger, price_per_hour
+        self._ledger = ledger
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: what there is depends on the engines."""
@@ -100,7 +92,9 @@ class FleetCollector(Collector):
         yield _stages(found)
         memory = [(labels, status.memory_bytes or None) for labels, status in found]
         yield _gauge("engine_memory_bytes", "Memory of the engine's process", memory)
-        yield _gauge("server_memory_bytes", "Memory of this process", [({}, resident_bytes())])
+        yield _gauge(
+            "server_memory_bytes", "Memory of this process", [({}, resident_bytes() or None)]
+        )
 
     def _energy_and_money(self) -> Iterator[Metric]:
         meter = self._ledger.meter
@@ -110,7 +104,7 @@ class FleetCollector(Collector):
         fps = self._metrics.recent_fps()
         per_frame = watts / fps if watts is not None and fps else None
         yield _gauge("joules_per_frame", "Power over frames in the last seconds", [({}, per_frame)])
-        dollars = dollars_per_session_hour(self._fleet, self._price_per_hour)
+        dollars = dollars_per_session_hour(self._fleet, self._ledger.price_per_hour)
         yield _gauge("dollars_per_session_hour", "Price of an hour of play now", [({}, dollars)])
 
     def _usage(self) -> Iterator[Metric]:

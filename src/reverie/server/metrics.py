@@ -78,13 +78,11 @@ class Metrics:
         self.past: list[Past] = []
         """Of `status`: what it compares with."""
 
-    def watch(
-        self, fleet: Fleet, lobby: Lobby, ledger: UsageLedger, price_per_hour: float | None = None
-    ) -> None:
-        """Tell Prometheus of these, too. price_per_hour: dollars, of one device."""
+    def watch(self, fleet: Fleet, lobby: Lobby, ledger: UsageLedger) -> None:
+        """Tell Prometheus of these, too."""
         from reverie.server.collector import FleetCollector
 
-        self.registry.register(FleetCollector(fleet, lobby, self, ledger, price_per_hour))
+        self.registry.register(FleetCollector(fleet, lobby, self, ledger))
 
     def observe_frame(
         self,

@@ -4,16 +4,15 @@ seconds.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from reverie import __version__
+from reverie.engine.machine import resident_bytes
 from reverie.server.usage import UsageBody
 from reverie.session import SessionState
 
@@ -149,11 +148,10 @@ def snapshot(
     lobby: Lobby,
     metrics: Metrics,
     ledger: UsageLedger,
-    price_per_hour: float | None = None,
     now_s: float | None = None,
 ) -> StatusBody:
     """Everything, as JSON. Rates and percentiles are of the last seconds in which somebody asked;
-    None where nothing is known yet. price_per_hour: dollars, of one device.
+    None where nothing is known yet.
     """
     now_s = time.monotonic() if now_s is None else now_s
     engines = {host.name: host.engine.status for host in fleet.hosts if host.engine is not None}
@@ -195,9 +193,11 @@ def snapshot(
             "joules": _rounded(joules),
             "joules_per_frame": _rounded(watts / fps, 4) if watts and fps else None,
         },
-        "price_per_hour": price_per_hour,
-        "dollars_per_session_hour": _rounded(dollars_per_session_hour(fleet, price_per_hour), 5),
-        "memory_bytes": resident_bytes(),
+        "price_per_hour": ledger.price_per_hour,
+        "dollars_per_session_hour": _rounded(
+            dollars_per_session_hour(fleet, ledger.price_per_hour), 5
+        ),
+        "memory_bytes": resident_bytes() or None,
         "usage": ledger.total.to_json(),
     }
 
@@ -221,14 +221,6 @@ def dollars_per_session_hour(fleet: Fleet, price_per_hour: float | None) -> floa
     if price_per_hour is None or not num_playing:
         return None
     return price_per_hour * len({host.device for host in fleet.hosts}) / num_playing
-
-
-def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int | None:
-    """Memory of this process; None where the system does not tell."""
-    try:
-        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError):
-        return None
 
 
 def percentiles(values: Sequence[float]) -> Percentiles | None:

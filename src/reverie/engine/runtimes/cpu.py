@@ -32,7 +32,7 @@ from reverie.world import World
 MAX_THREADS = 4
 MAX_BATCH = 8
 MOST_REST_S = 0.03
-"""Before each frame that is measured: longer rests cost no more."""
+"""Before each frame that is measured, at most: start-up shall stay short."""
 NUM_TIMED = 4
 
 Floats = NDArray[np.float32]
