@@ -1,4 +1,4 @@
-"""What the machine draws, where it tells (`engine.energy`); elsewhere None, and nothing is guessed."""
+"""What the machine draws, where it tells (`engine.energy`); elsewhere None: nothing is guessed."""
 
 from __future__ import annotations
 
