@@ -174,7 +174,7 @@ class FakeRuntime:
         self._work(self._prefill_ms * len(frames))
         self._pending[slot] = None
         self._num_warmed[slot] = first + len(frames) + self._world.config.context
-        self._places[slot] = np.array([seed % 97, 0, int(frames[-1].mean())], np.int64)
+        self._places[slot] = np.array([0, 0, int(frames[-1].mean())], np.int64)
 
     def step(self, batch: Batch) -> NDArray[np.uint8]:
         self.commit(batch.slots)
@@ -184,11 +184,11 @@ class FakeRuntime:
             self._fail(slot)
         self._work(self._step_ms * batch.num_steps * len(batch.slots))
         pictures = []
-        for slot, action in zip(batch.slots, batch.actions, strict=True):
+        for slot, action, seed in zip(batch.slots, batch.actions, batch.seeds, strict=True):
             place = self._places[slot] + fake_move(action)
             self._changes[slot] = float(np.abs(fake_move(action)).sum())
             self._pending[slot] = place
-            pictures.append(fake_picture(self._world.config, place))
+            pictures.append(fake_picture(self._world.config, place + np.array([seed % 97, 0, 0])))
         return np.stack(pictures)
 
     def commit(self, slots: Sequence[int]) -> None:

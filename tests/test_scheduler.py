@@ -131,13 +131,13 @@ def test_batches_are_split_as_well_as_can_be(costs: Costs, count: int, num_steps
     for n in range(1, count + 1):
         sizes = range(1, min(n, costs.max_batch) + 1)
         least.append(min(costs.frame_ms(b, num_steps) + least[n - b] for b in sizes))
-    assert least[count] - 1e-9 <= costs.all_ms(count, num_steps)
-    assert costs.all_ms(count, num_steps) <= least[count] * (1 + BATCH_GAIN) + 1e-9
+    assert least[count] - 1e-9 <= costs.period_ms({num_steps: count})
+    assert costs.period_ms({num_steps: count}) <= least[count] * (1 + BATCH_GAIN) + 1e-9
     drawn, left = 0.0, count
     while left:
         size = costs.batch(left, num_steps, math.inf)
         drawn, left = drawn + costs.frame_ms(size, num_steps), left - size
-    assert drawn == pytest.approx(costs.all_ms(count, num_steps))
+    assert drawn == pytest.approx(costs.period_ms({num_steps: count}))
 
 
 def test_capacity_counts_the_commit_and_leaves_the_guard_band() -> None:
@@ -146,6 +146,33 @@ def test_capacity_counts_the_commit_and_leaves_the_guard_band() -> None:
     assert capacity(FPS, table(8, 7), 8) == 1  # 46 of 45 ms
     assert capacity(FPS, table(0.1, 0.1), 8) == 8
     assert capacity(FPS, table(200, 5), 8) == 1  # too slow, but one may always play
+
+
+def test_pictures_must_be_there_nearly_always_and_commits_on_average() -> None:
+    costs = table()  # 13 ms a picture, 8 its commit
+    assert costs.period_ms({1: 2}) == pytest.approx(2 * 21)
+    costs.slowdown, costs.usual = 1.7, 1.05
+    assert costs.period_ms({1: 2}) == pytest.approx(2 * 13 * 1.7)  # a commit may run over, at times
+    costs.usual = 1.5
+    assert costs.period_ms({1: 2}) == pytest.approx(2 * 21 * 1.5)
+    assert costs.period_ms({1: 1, 2: 1}) == pytest.approx((21 + 29) * 1.5)
+
+
+def test_of_many_who_come_at_once_no_more_are_new_than_are_not() -> None:
+    costs, known, new = table(3, 2), Demand(1), Demand(1, is_new=True)  # 8 ms a frame
+    assert capacity(FPS, costs, 8) == 5
+
+    def may_come(*holders: Demand) -> bool:
+        return has_room(holders, new, FPS, costs)
+
+    assert may_come()
+    assert may_come(new)  # 16 ms, and 32 on a machine that is twice as slow
+    assert not may_come(new, new)
+    assert may_come(known, known)
+    assert may_come(known, known, new)
+    assert not may_come(known, known, new, new)
+    assert may_come(known, known, known, known)
+    assert not may_come(*[known] * 5)
 
 
 @given(costs_strategy, st.integers(1, 8))
@@ -172,7 +199,7 @@ def test_the_ladder_goes_down_at_once_and_up_with_room() -> None:
     assert ladder.update(demands(4, 4), 0.0, FPS, costs) == Rung(1, 2)  # two of 23 are 46 ms
     assert ladder.update(demands(4), 1.0, FPS, costs) == Rung(1, 2)
     assert ladder.update(demands(4), 1.0 + DWELL_S, FPS, costs) == Rung(2, 2)
-    costs.slowdown = 1.25  # 43.75 of 45 ms: would stay, but is not begun
+    costs.slowdown = costs.usual = 1.25  # 43.75 of 45 ms: would stay, but is not begun
     for later_s in range(10, 100):
         assert ladder.update(demands(4), later_s, FPS, costs) == Rung(2, 2)
 
@@ -192,7 +219,7 @@ def test_the_ladder_never_oscillates(loads: list[float], each_s: float) -> None:
     costs, ladder, rises, falls = table(6, 5), Ladder(), [], []
     for i in range(int(600 / 0.2)):
         now_s, level = i * 0.2, ladder.level
-        costs.slowdown = loads[int(now_s / each_s) % len(loads)]
+        costs.slowdown = costs.usual = loads[int(now_s / each_s) % len(loads)]
         ladder.update(demands(4), now_s, FPS, costs)
         (rises if ladder.level < level else falls if ladder.level > level else []).append(now_s)
     # Tries are 2, 4, 8 ... 64 s apart while none of them lasts for LONGEST_DWELL_S.
@@ -244,21 +271,26 @@ def test_the_machine_is_believed_when_it_is_slow() -> None:
     run_periods(costs, 1.0, 100)
     run_periods(costs, 9.0, 3, 5.0)
     assert costs.slowdown == 1.0  # three stalls are no slow machine
+    assert costs.usual == pytest.approx(1 + 3 * 8 / WINDOW)
     run_periods(costs, 2.0, 1, 5.2)
     assert costs.slowdown == pytest.approx(2)
+    run_periods(costs, 2.0, 4, 5.3)
+    assert costs.usual == pytest.approx(2)  # five of the last nine, and three stalls
+    run_periods(costs, 1.0, 9, 5.6)
+    assert 1 < costs.usual < 1.1  # the average of all
     costs.observe(9, 1, 1000.0)  # an entry that was never measured
     costs.end_period(6.0)
     assert costs.slowdown == pytest.approx(2)
     costs.end_period(30.0)  # nobody plays, and what was is long ago
-    assert costs.slowdown == 1.0
+    assert costs.slowdown == costs.usual == 1.0
 
 
 def test_a_table_that_was_measured_on_a_busy_machine_is_corrected() -> None:
     costs = table()
     run_periods(costs, 0.7, WINDOW)
-    assert costs.slowdown == pytest.approx(0.7)
+    assert costs.slowdown == pytest.approx(0.7) == costs.usual
     run_periods(costs, 0.1, WINDOW, 100.0)
-    assert costs.slowdown == LEAST_SLOWDOWN
+    assert costs.slowdown == costs.usual == LEAST_SLOWDOWN
 
 
 def test_ticks_do_not_drift() -> None:

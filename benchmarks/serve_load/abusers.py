@@ -175,7 +175,7 @@ async def broken_frames(abuser: Abuser) -> None:
     """Bytes on an open WebSocket that are not WebSocket."""
     player = await abuser.play()
     if player.wire is not None and not player.is_closed:
-        player.wire.send_raw(abuser.random.randbytes(2000))
+        player.wire.send_raw(b"\xff" + abuser.random.randbytes(2000))  # bits that nobody may set
     await abuser.finish(player, 2.0)
 
 

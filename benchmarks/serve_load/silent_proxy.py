@@ -15,7 +15,7 @@ class SilentProxy:
     def __init__(self, server_port: int) -> None:
         self.port = 0
         self._server_port = server_port
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_silent = False
 
     def cut(self) -> None:
@@ -25,18 +25,21 @@ class SilentProxy:
     async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, both ways."""
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._server_port)
-        self._writers |= {writer, far_writer}
+        pumps = self._pump(reader, far_writer), self._pump(far_reader, writer)
+        tasks = {asyncio.ensure_future(pump) for pump in pumps}
+        self._tasks |= tasks
         try:
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            await asyncio.gather(*tasks)
         except (OSError, asyncio.CancelledError):
             pass  # the end of the test, or of one side
         finally:
             for end in (writer, far_writer):
                 end.transport.abort()
 
-    def close(self) -> None:
-        for writer in self._writers:
-            writer.transport.abort()
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
@@ -56,4 +59,4 @@ async def silent_proxy(server_port: int) -> AsyncIterator[SilentProxy]:
         yield proxy
     finally:
         listener.close()
-        proxy.close()
+        await proxy.close()

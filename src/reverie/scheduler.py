@@ -5,14 +5,16 @@ of 1/fps, so that frames which can be drawn together are due together. Tick i op
 picture is due one period later. Costs come from the runtime's measured table, in milliseconds by
 (batch size, denoising steps), where 0 steps is the commit that follows a picture.
 
-What is promised: while the cheapest way to draw what was admitted takes less than
-(1 - GUARD) / (1 + BATCH_GAIN) of a period at the 99th percentile, no frame is late.
+What is promised: no frame is late while, of the cheapest way to draw what was admitted, pictures
+are there after less than (1 - GUARD) / (1 + BATCH_GAIN) of a period at the 99th percentile, and all
+of it takes less than that on average. (A commit may run into the next period, but not every time.)
 """
 
 from __future__ import annotations
 
 import heapq
 import math
+import statistics
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +31,9 @@ BATCH_GAIN = 0.05
 LEAST_SLOWDOWN = 0.5
 """However fast frames were, the table is not believed to be wrong by more than this."""
 WINDOW = 400
-"""Periods of the past that the 99th percentile is taken of."""
+"""Periods of the past that the 99th percentile and the average are taken of."""
+NEWEST = 9
+"""Of these, whose median is believed at once if it is worse than the average of all."""
 WINDOW_S = 20.0
 """What was measured longer ago than this says nothing about the machine as it is now."""
 HALF = 0.5
@@ -38,6 +42,10 @@ DWELL_S = 2.0
 """There must have been room for better quality for this long before it is given."""
 LONGEST_DWELL_S = 64.0
 """As above, when every try so far had to be taken back."""
+REACH = 2.0
+"""Until it has been seen with them, a machine may be so many times as slow with more sessions."""
+NEW_FRAMES = 10
+"""What a session does to the machine is seen after so many."""
 IDLE_EVERY = (2, 4)
 """A session that nobody steers is drawn every second tick; every fourth, when time is short."""
 
@@ -67,13 +75,15 @@ class Demand(NamedTuple):
     """What a session that holds a place asks of every period.
 
     num_steps: the most it wants, or exactly as many. idle: nobody steers it, so it is not drawn at
-    every tick; offset: of the ticks that are its own then.
+    every tick; offset: of the ticks that are its own then. is_new: it is about to play, or has
+    played for less than NEW_FRAMES.
     """
 
     num_steps: int
     exact: bool = False
     idle: bool = False
     offset: int = 0
+    is_new: bool = False
 
 
 class Rung(NamedTuple):
@@ -81,6 +91,18 @@ class Rung(NamedTuple):
 
     num_steps: int
     idle_every: int
+
+
+class Split(NamedTuple):
+    """How so many sessions are dealt out to batches. weighed_ms: what decides, with a batch of
+    several dearer by BATCH_GAIN. whole_ms, drawn_ms: by the table, with and without the commits.
+    first: the size of the first batch.
+    """
+
+    weighed_ms: float
+    whole_ms: float
+    drawn_ms: float
+    first: int
 
 
 class Costs:
@@ -98,9 +120,11 @@ class Costs:
         self.slowdown = 1.0
         """99th percentile of what periods took of late, over what the table says; below 1 where the
         table was measured on a machine that was busy with something else."""
+        self.usual = 1.0
+        """The average of the same; the median of the last few where that is more."""
         self._ratios: deque[tuple[float, float]] = deque(maxlen=WINDOW)  # (when, ratio)
         self._measured_ms = self._expected_ms = 0.0  # of the period that is not over yet
-        self._splits: dict[int, list[tuple[float, float, int]]] = {}
+        self._splits: dict[int, list[Split]] = {}
 
     def step_ms(self, batch: int, num_steps: int) -> float:
         """Until the pictures of such a batch are there."""
@@ -110,47 +134,44 @@ class Costs:
         """Until the device is free again: pictures and commit."""
         return self.step_ms(batch, num_steps) + self.table.get((batch, 0), 0.0) * self.slowdown
 
-    def all_ms(self, count: int, num_steps: int) -> float:
-        """Until one frame of each of so many sessions is drawn, in the batches that suit best."""
-        return self._split(count, num_steps)[1] * self.slowdown
+    def period_ms(self, counts: Mapping[int, int]) -> float:
+        """What it takes of a period to draw one frame of each of so many sessions, by their
+        denoising steps, in the batches that suit best: until the last picture is there, at the 99th
+        percentile, or until the device is free again, on average; whichever is more.
+        """
+        splits = [self._split(count, num_steps) for num_steps, count in counts.items()]
+        drawn_ms = sum(split.drawn_ms for split in splits) * self.slowdown
+        return max(drawn_ms, sum(split.whole_ms for split in splits) * self.usual)
 
     def batch(self, count: int, num_steps: int, left_ms: float) -> int:
         """How many of so many sessions to draw first: as all of them are drawn soonest, unless that
         batch is late and a smaller one is not.
         """
-        size = self._split(count, num_steps)[2]
+        size = self._split(count, num_steps).first
         if self.step_ms(size, num_steps) <= left_ms:
             return size
         smaller = [b for b in range(1, size) if (b, num_steps) in self.table]
         in_time = [b for b in smaller if self.step_ms(b, num_steps) <= left_ms]
         return min(in_time, key=lambda b: self.frame_ms(b, num_steps) / b, default=size)
 
-    def _split(self, count: int, num_steps: int) -> tuple[float, float, int]:
-        """(what decides, milliseconds by the table, size of the first batch) of so many sessions.
-
-        What decides are the milliseconds, with a batch of several dearer by BATCH_GAIN.
-        """
-        splits = self._splits.setdefault(num_steps, [(0.0, 0.0, 0)])
-        if len(splits) > count:
-            return splits[count]
-        singles = [
-            (b, self.table[b, num_steps] + self.table.get((b, 0), 0.0))
-            for b in range(1, self.max_batch + 1)
-            if (b, num_steps) in self.table
-        ]
-        while len(splits) <= count:
-            n = len(splits)
-            splits.append(
-                min(
-                    (
-                        ms * (1 + BATCH_GAIN * (b > 1)) + splits[n - b][0],
-                        ms + splits[n - b][1],
-                        b,
+    def _split(self, count: int, num_steps: int) -> Split:
+        splits = self._splits.setdefault(num_steps, [Split(0.0, 0.0, 0.0, 0)])
+        sizes = [b for b in range(1, self.max_batch + 1) if (b, num_steps) in self.table]
+        for n in range(len(splits), count + 1):
+            options = []
+            for b in sizes:
+                if b <= n:
+                    rest, drawn_ms = splits[n - b], self.table[b, num_steps]
+                    whole_ms = drawn_ms + self.table.get((b, 0), 0.0)
+                    options.append(
+                        Split(
+                            rest.weighed_ms + whole_ms * (1 + BATCH_GAIN * (b > 1)),
+                            rest.whole_ms + whole_ms,
+                            rest.drawn_ms + drawn_ms,
+                            b,
+                        )
                     )
-                    for b, ms in singles
-                    if b <= n
-                )
-            )
+            splits.append(min(options))
         return splits[count]
 
     def observe(self, batch: int, num_steps: int, measured_ms: float) -> None:
@@ -172,8 +193,13 @@ class Costs:
             self._ratios.popleft()
         beyond = WINDOW // 100
         slowest = heapq.nlargest(beyond, (ratio for _, ratio in self._ratios))
-        unmeasured = [1.0] * min(beyond, WINDOW - len(self._ratios))
+        num_unmeasured = WINDOW - len(self._ratios)
+        unmeasured = [1.0] * min(beyond, num_unmeasured)
         self.slowdown = max(LEAST_SLOWDOWN, heapq.nlargest(beyond, slowest + unmeasured)[-1])
+        ratios = [ratio for _, ratio in self._ratios]
+        newest = [1.0] * (NEWEST - len(ratios)) + ratios[-NEWEST:]
+        average = (sum(ratios) + num_unmeasured) / WINDOW
+        self.usual = max(LEAST_SLOWDOWN, average, statistics.median(newest))
 
 
 def schedule(tasks: Iterable[Task], now_s: float, costs: Costs) -> Plan | None:
@@ -203,8 +229,8 @@ def _affordable(num_steps: int, left_ms: float, costs: Costs) -> int:
 
 
 def load(demands: Sequence[Demand], rung: Rung, fps: float, costs: Costs) -> float:
-    """Part of the busiest period that these sessions keep the device busy at the 99th percentile;
-    above 1 they do not fit.
+    """Part of the busiest period that these sessions need (`Costs.period_ms`); above 1 they do not
+    fit.
     """
     steps = [granted(demand, rung, costs) for demand in demands]
     every = rung.idle_every if any(demand.idle for demand in demands) else 1
@@ -215,7 +241,7 @@ def load(demands: Sequence[Demand], rung: Rung, fps: float, costs: Costs) -> flo
             for k, demand in zip(steps, demands, strict=True)
             if not demand.idle or demand.offset % every == phase
         )
-        busiest_ms = max(busiest_ms, sum(costs.all_ms(n, k) for k, n in drawn.items()))
+        busiest_ms = max(busiest_ms, costs.period_ms(drawn))
     return busiest_ms / 1000 * fps
 
 
@@ -302,8 +328,7 @@ def spend(
             continue
         tried = counts + Counter({more: 1})
         tried[steps[i]] -= 1
-        busy_ms = sum(costs.all_ms(n, k) for k, n in tried.items())
-        if busy_ms / 1000 * fps > 1 - GUARD - HYSTERESIS * (num_held <= 0):
+        if costs.period_ms(tried) / 1000 * fps > 1 - GUARD - HYSTERESIS * (num_held <= 0):
             continue
         counts, steps[i], num_held = tried, more, num_held - 1
     return steps
@@ -311,18 +336,23 @@ def spend(
 
 def has_room(holders: Sequence[Demand], newcomer: Demand, fps: float, costs: Costs) -> bool:
     """Whether all deadlines still hold if one more session is given a place, all of them steered
-    and with the fewest steps. One may always play.
+    and with the fewest steps. One may always play. Where that is only known if the machine is not
+    REACH times as slow with them as it was so far, no more may be new than are not.
     """
-    fewest = Rung(costs.steps[0], 1)
+    if not holders:
+        return True
     everybody = [demand._replace(idle=False) for demand in (*holders, newcomer)]
-    return not holders or load(everybody, fewest, fps, costs) <= 1 - GUARD
+    busy = load(everybody, Rung(costs.steps[0], 1), fps, costs)
+    num_new = sum(demand.is_new for demand in holders)
+    is_seen = num_new < max(len(holders) - num_new, 1)
+    return busy <= (1 - GUARD) / (1 if is_seen else REACH)
 
 
 def capacity(fps: float, costs: Costs, num_slots: int) -> int:
     """Sessions whose deadlines all hold at the fewest steps, with the guard band; at least 1."""
     fewest = costs.steps[0]
     fits = 1
-    while fits < num_slots and (costs.all_ms(fits + 1, fewest) / 1000 * fps <= 1 - GUARD):
+    while fits < num_slots and costs.period_ms({fewest: fits + 1}) / 1000 * fps <= 1 - GUARD:
         fits += 1
     return min(fits, num_slots)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from reverie.core import ActionSpace, Frame
 from reverie.engine import Engine, Handle
 from reverie.session import SessionState
+from reverie.world import Start
 from tests.fakes import SPACE, FakeClock, FakeRuntime, fake_config, fake_world
 
 
@@ -39,7 +40,7 @@ class Bench:
                 self.clock.advance(max(min(left_s, wait_s or left_s), 0) + 1e-6)
         return frames
 
-    def play(self, **options: int | str) -> Handle:
+    def play(self, **options: int | str | Start) -> Handle:
         """A session that has just begun to play."""
         handle = self.engine.open(**options)  # type: ignore[arg-type]
         while handle.state is not SessionState.PLAYING:

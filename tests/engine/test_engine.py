@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_the_action_is_read_at_the_last_moment() -> None:
 
 def test_commits_happen_after_the_pictures_are_published(bench: Bench) -> None:
     first, second = bench.play(), bench.play()
-    bench.run(0.1, first, second)
+    bench.run(0.12, first, second)  # the middle of a period
     bench.runtime.calls.clear()
     seen: list[list[str]] = []
     for handle in (first, second):
@@ -125,12 +126,47 @@ def test_warming_a_player_makes_nobody_late() -> None:
     bench = Bench(num_slots=3, step_ms=8, commit_ms=4, prefill_ms=11)
     first = bench.play()
     bench.run(0.5, first)
-    second = bench.engine.open()
+    second = bench.engine.open(start="start-1")  # where nobody began so far
     frames = bench.run(1.0, first)[first.session_id]
     assert second.state is PLAYING
     assert first.num_skipped == 0
     lateness = [(f.finished_s - 1000.0) % 0.05 for f in frames if f.frame_index < 20]
     assert max(lateness) < 0.009
+
+
+def test_a_start_is_prefilled_for_the_first_who_begins_there(bench: Bench) -> None:
+    def num_prefills() -> int:
+        return sum(call[0] == "prefill" for call in bench.runtime.calls)
+
+    first = bench.play(seed=1)
+    assert num_prefills() == bench.world.config.context
+    second = bench.play(seed=1)
+    assert num_prefills() == bench.world.config.context
+    frames = bench.run(1.0, first, second)
+    ours, theirs = ({f.frame_index: f.pixels for f in fs} for fs in frames.values())
+    for i in ours.keys() & theirs.keys():
+        np.testing.assert_array_equal(ours[i], theirs[i])
+    first.restart(seed=2)
+    bench.run(0.1)
+    assert num_prefills() == bench.world.config.context
+    second.close()
+    clip = replace(bench.world.starts[0])  # somebody's own, of the same name
+    bench.play(start=clip)
+    assert num_prefills() == 2 * bench.world.config.context
+    first.close()
+    bench.play(start=clip)
+    assert num_prefills() == 3 * bench.world.config.context  # nothing of a player stays
+
+
+def test_on_a_full_machine_a_start_that_is_remembered_waits_for_nothing() -> None:
+    bench = Bench(num_slots=2, step_ms=12, commit_ms=8, prefill_ms=20)
+    first = bench.play()
+    bench.run(0.6)
+    second = bench.engine.open()
+    bench.run(0.06, first)
+    assert second.state is PLAYING
+    bench.run(1.0, first)
+    assert first.num_skipped == second.num_skipped == 0
 
 
 def test_beyond_capacity_there_is_no_place_until_somebody_leaves(bench: Bench) -> None:
@@ -145,7 +181,11 @@ def test_beyond_capacity_there_is_no_place_until_somebody_leaves(bench: Bench) -
 
 def test_the_costs_decide_how_many_play() -> None:
     bench = Bench(num_slots=4, step_ms=12, commit_ms=8)  # 20 ms a frame, 50 ms a tick
-    handles = [bench.engine.open(), bench.engine.open()]
+    handles = [bench.play()]
+    with pytest.raises(FullError, match="every place is taken"):
+        bench.engine.open()  # until it was seen what one does to the machine
+    bench.run(0.6)
+    handles.append(bench.engine.open())
     assert bench.engine.capacity == 2
     assert not bench.engine.has_room
     bench.run(1.0)
@@ -155,7 +195,10 @@ def test_the_costs_decide_how_many_play() -> None:
 
 def test_whoever_starts_again_is_served_on_a_machine_that_became_slow() -> None:
     bench = Bench(num_slots=3, step_ms=11, commit_ms=2)
-    handles = [bench.play() for _ in range(3)]
+    handles = [bench.play()]
+    for _ in range(2):
+        bench.run(0.6)
+        handles.append(bench.play())
     bench.runtime._step_ms = 40.0  # two sessions alone are due all the time
     bench.run(0.5)
     handles[2].restart()
@@ -242,8 +285,9 @@ def test_restart_begins_again_from_another_start(bench: Bench) -> None:
     np.testing.assert_array_equal(frames[0].pixels, expected)
     handle.restart()
     frames = bench.run(0.5, handle)[handle.session_id]
-    assert frames[0].pixels[0, 0, 0] != 0
     assert handle.seed != 2
+    expected = fake_picture(bench.world.config, np.array([handle.seed % 97, 0, 50]))
+    np.testing.assert_array_equal(frames[0].pixels, expected)
 
 
 @pytest.mark.parametrize("when", ["prefill", "step"])
@@ -293,7 +337,7 @@ def test_a_step_that_fails_ends_its_sessions_and_nobody_else(bench: Bench) -> No
     assert first.state is ENDED
     assert first.reason == "drawing a frame failed: slot 0 burst"
     assert len(frames) >= 5
-    again = bench.engine.open()  # it gets the broken slot
+    again = bench.engine.open("start-1")  # it gets the broken slot
     bench.run(0.1)
     assert again.state is ENDED
     assert again.reason.startswith("preparing the start failed")
@@ -376,7 +420,7 @@ def test_a_thread_plays_in_real_time(running: Engine) -> None:
 
 
 def test_stopping_ends_the_thread_and_every_session(running: Engine) -> None:
-    handles = [running.open() for _ in range(4)]
+    handles = [running.open() for _ in range(2)]
     running.stop()
     running.stop()
     assert {h.state for h in handles} == {ENDED}

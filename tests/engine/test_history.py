@@ -121,7 +121,9 @@ def test_no_more_is_remembered_than_ten_seconds() -> None:
 
 def test_remembering_makes_nobody_late() -> None:
     bench = Bench(num_slots=2, step_ms=11, commit_ms=10)
-    handles = [bench.play() for _ in range(2)]
+    handles = [bench.play()]
+    bench.run(0.6)
+    handles.append(bench.play())
     bench.run(20)
     assert [h.num_skipped for h in handles] == [0, 0]
     assert all(len(h._moments) == 11 for h in handles)
@@ -179,7 +181,9 @@ def test_what_is_kept_is_never_more_than_a_second_old(machine: Any, limit_s: flo
 
 def test_nobody_waits_for_a_moment_because_somebody_else_asks_all_the_time() -> None:
     bench = Bench(num_slots=2, step_ms=12, commit_ms=8)
-    first, second = bench.play(), bench.play()
+    first = bench.play()
+    bench.run(0.6)
+    second = bench.play()
     for _ in range(60):
         first.save(lambda saved: None)
         bench.run(0.05)

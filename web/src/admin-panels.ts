@@ -92,7 +92,7 @@ export const PANELS: Panel[] = [
   },
   {
     title: "Load",
-    note: "part of every period that the device is busy, 99th percentile",
+    note: "part of every period that its sessions need",
     read: ({ status }) => byEngine(status, (engine) => engine.figures?.load),
     written: (value) => percent(value),
     range: (values) => [0, niceTop(Math.max(1, ...values))],

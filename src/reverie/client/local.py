@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from reverie import world as worlds
 from reverie.core import Action, Pixels, ReverieError
 from reverie.engine.cache_pool import Slots
+from reverie.engine.opening import START_SEED
 from reverie.engine.runtime import Batch, Runtime
 from reverie.engine.runtimes import load_runtime
 from reverie.engine.saves import SavedSession
@@ -265,7 +266,7 @@ class LocalSession:
 
     def _begin(self, clip: Start) -> None:
         slot, pitch_deg = self._slot, clip.pitch_deg
-        self._runtime.prefill(slot, clip.frames, clip.actions, self.seed, pitch_deg=pitch_deg)
+        self._runtime.prefill(slot, clip.frames, clip.actions, START_SEED, pitch_deg=pitch_deg)
         self.frame = clip.frames[-1].copy()
         space = self.world.config.action_space
         now = clip.actions[-1, space.attribute_columns]

@@ -1,10 +1,10 @@
 """The running machine: one thread per device that does schedule -> run -> publish -> commit.
 
-A player's way through it: `open` gives a `Handle`, if there is room. Its slot is filled with the
-start's frames bit by bit in spare time, or with what was saved (warming), then a frame is drawn at
-every tick of a grid of exactly 1/fps on the monotonic clock (playing). Between the engine's thread
-and everybody else there are only mailboxes with one element: the newest action goes in, the newest
-frame comes out.
+A player's way through it: `open` gives a `Handle`, if there is room. Its slot is filled (warming):
+with what was saved, or with the start's frames bit by bit in spare time, which is done once for a
+start of the world's and remembered. Then a frame is drawn at every tick of a grid of exactly 1/fps
+on the monotonic clock (playing). Between the engine's thread and everybody else there are only
+mailboxes with one element: the newest action goes in, the newest frame comes out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from reverie.core import Frame
 from reverie.engine.cache_pool import Slots
 from reverie.engine.handle import DRAWN, Handle
 from reverie.engine.machine import resident_bytes
-from reverie.engine.opening import check_opening
+from reverie.engine.opening import START_SEED, check_opening
 from reverie.engine.pace import EngineStatus, Pace, demand
 from reverie.engine.replay import Replay
 from reverie.engine.runtime import Batch, Runtime
@@ -79,6 +79,7 @@ class Engine:
         self._ids = count(1)
         self._active: list[Handle] = []
         self._uncommitted: list[int] = []
+        self._remembered: dict[str, bytes] = {}  # snapshots of the world's starts, by name
         self._times = StageTimes()
         self._num_frames = 0
         self._num_late = 0
@@ -378,26 +379,31 @@ class Engine:
         return True
 
     def _warm(self, now_s: float, opens_s: float) -> bool:
-        """Prefill one frame of a session that is warming, if there is time before the next tick."""
+        """Restore what a session that is warming begins with, or prefill one frame of it, if there
+        is time before the next tick.
+        """
         assert self.costs is not None
         with self._wake:
             warming = [h for h in self._active if h.state is SessionState.WARMING]
             if not warming:
                 return False
             handle = min(warming, key=lambda h: h._warmed_s)
-            needed_s = self.costs.frame_ms(1, self.costs.steps[0]) / 1000
-            if opens_s - now_s < needed_s and now_s - handle._warmed_s < PATIENCE_S:
+            clip, ready = handle._start, self._ready(handle)
+            frame_ms = self.costs.frame_ms(1, self.costs.steps[0]) if ready is None else 0.0
+            if opens_s - now_s < frame_ms / 1000 and now_s - handle._warmed_s < PATIENCE_S:
                 return False
-            session, clip, i = handle._session, handle._start, handle._num_warmed
-            epoch, slot, seed, saved = handle._epoch, _slot(handle), session.seed, handle._saved
+            session, i = handle._session, handle._num_warmed
+            epoch, slot = handle._epoch, _slot(handle)
         frame, action = clip.frames[i : i + 1], clip.actions[i : i + 1]
         began_s = self._clock()
         try:
-            if saved is not None:
-                self.runtime.restore(slot, saved.snapshot)
+            if ready is not None:
+                self.runtime.restore(slot, ready)
             else:
                 first = i - len(clip.frames)
-                self.runtime.prefill(slot, frame, action, seed, first, clip.pitch_deg)
+                self.runtime.prefill(slot, frame, action, START_SEED, first, clip.pitch_deg)
+                if first == -1 and self._is_own(clip):
+                    self._remembered[clip.name] = self.runtime.snapshot(slot)
         except Exception as error:
             logger.exception("a prefill failed")
             self._end([handle], f"preparing the start failed: {_line(error)}")
@@ -407,13 +413,23 @@ class Engine:
             if session.state is not SessionState.WARMING or handle._epoch != epoch:
                 return True  # closed or restarted meanwhile
             handle._num_warmed += 1
-            if saved is None and handle._num_warmed < len(clip.frames):
+            if ready is None and handle._num_warmed < len(clip.frames):
                 return True
             handle._saved = None
             session.become(SessionState.PAUSED if handle._wants_pause else SessionState.PLAYING)
             handle._join_grid()
         handle._notify()
         return True
+
+    def _ready(self, handle: Handle) -> bytes | None:
+        """The snapshot that the session begins with, where there is one."""
+        if handle._saved is not None:
+            return handle._saved.snapshot
+        clip = handle._start
+        return self._remembered.get(clip.name) if self._is_own(clip) else None
+
+    def _is_own(self, clip: Start) -> bool:
+        return any(clip is start for start in self.world.starts)
 
     def _end(self, handles: Sequence[Handle], reason: str) -> None:
         ended, answers = [], []

@@ -11,6 +11,11 @@ from reverie.engine.replay import Replay, check_replay
 from reverie.engine.saves import SavedSession
 from reverie.world import Start, World
 
+START_SEED = 0
+"""Of the noise that a start is remembered with: every session that begins there remembers the same,
+so it is computed once.
+"""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opening:

@@ -10,6 +10,7 @@ from reverie.engine.handle import DRAWN, Handle
 from reverie.engine.stages import Histogram
 from reverie.scheduler import (
     IDLE_EVERY,
+    NEW_FRAMES,
     Costs,
     Demand,
     Ladder,
@@ -26,8 +27,8 @@ IDLE_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """level: of quality, 0 is best; num_levels: that there are. load: part of every period that the
-    device is busy, at the 99th percentile. slowdown: of the device against its cost table.
+    """level: of quality, 0 is best; num_levels: that there are. load: part of every period that
+    these sessions need (`scheduler.load`). slowdown: of the device against its cost table.
     capacity: sessions that it can have. has_room: for one more. granted: sessions by the denoising
     steps that they get. busy_s: the device's so far; stages: histograms of what it did
     (`STAGE_BUCKETS_MS`). num_frames, num_late: drawn so far, and after their deadlines.
@@ -120,9 +121,11 @@ class Pace:
 def demand(handle: Handle) -> Demand:
     """What a session asks of every period."""
     session = handle._session
+    is_new = handle.num_frames < NEW_FRAMES and session.state is not SessionState.PAUSED
     if handle._script:
-        return Demand(handle._script[0][1], exact=True)
-    return Demand(session.num_steps, idle=session.state is SessionState.IDLE, offset=session.offset)
+        return Demand(handle._script[0][1], exact=True, is_new=is_new)
+    idle = session.state is SessionState.IDLE
+    return Demand(session.num_steps, idle=idle, offset=session.offset, is_new=is_new)
 
 
 def _is_forgotten(handle: Handle, now_s: float) -> bool:

@@ -117,7 +117,7 @@ class FleetCollector(Collector):
 _GAUGES = (
     ("level", "Quality level: 0 is best, every further one is worse", "level"),
     ("levels", "Quality levels that there are", "num_levels"),
-    ("load", "Part of every period that the device is busy, 99th percentile", "load"),
+    ("load", "Part of every period that its sessions need", "load"),
     ("slowdown", "Of the device, against its cost table", "slowdown"),
     ("capacity", "Sessions that it can have", "capacity"),
     ("sessions", "Sessions that have a place", "num_active"),

@@ -46,10 +46,10 @@ class StageFigures(Percentiles):
 
 
 class EngineFigures(TypedDict):
-    """level: of quality, 0 is best. load: part of every period that the device is busy, 99th
-    percentile. slowdown: against its cost table. granted: sessions by the passes that they get.
-    hit_rate: part of the frames that were drawn before their deadline. busy_s, num_frames,
-    num_late: since the process began. stages_ms: null where nothing of it happened lately.
+    """level: of quality, 0 is best. load: part of every period that its sessions
+    need. slowdown: against its cost table. granted: sessions by the passes that they get. hit_rate:
+    part of the frames that were drawn before their deadline. busy_s, num_frames, num_late: since
+    the process began. stages_ms: null where nothing of it happened lately.
     """
 
     level: int
