@@ -285,6 +285,18 @@ def test_the_machine_is_believed_when_it_is_slow() -> None:
     assert costs.slowdown == costs.usual == 1.0
 
 
+def test_what_the_engine_does_besides_counts_on_average() -> None:
+    costs = table()
+    for i in range(WINDOW):
+        costs.observe(1, 1, 13.0)
+        costs.observe(1, 0, 8.0)
+        costs.occupy(21.0 + 4.2)  # pictures are sent, moments are kept
+        costs.end_period(i * PERIOD_S)
+    assert costs.slowdown == pytest.approx(1)
+    assert costs.usual == pytest.approx(1.2)
+    assert costs.period_ms({1: 1}) == pytest.approx(25.2)
+
+
 def test_a_table_that_was_measured_on_a_busy_machine_is_corrected() -> None:
     costs = table()
     run_periods(costs, 0.7, WINDOW)

@@ -105,6 +105,16 @@ class Split(NamedTuple):
     first: int
 
 
+class Seen(NamedTuple):
+    """A period of the past: when it ended, how much longer than the table says its drawing and
+    commits took, and all of it.
+    """
+
+    when_s: float
+    ratio: float
+    whole: float
+
+
 class Costs:
     """The measured table, and how much slower the machine is now than when it was measured.
 
@@ -121,9 +131,10 @@ class Costs:
         """99th percentile of what periods took of late, over what the table says; below 1 where the
         table was measured on a machine that was busy with something else."""
         self.usual = 1.0
-        """The average of the same; the median of the last few where that is more."""
-        self._ratios: deque[tuple[float, float]] = deque(maxlen=WINDOW)  # (when, ratio)
-        self._measured_ms = self._expected_ms = 0.0  # of the period that is not over yet
+        """The average of the same, with everything that the engine did beside drawing and commits;
+        the median of the last few periods where that is more."""
+        self._seen: deque[Seen] = deque(maxlen=WINDOW)
+        self._expected_ms = self._measured_ms = self._busy_ms = 0.0  # of the current period
         self._splits: dict[int, list[Split]] = {}
 
     def step_ms(self, batch: int, num_steps: int) -> float:
@@ -181,24 +192,30 @@ class Costs:
             self._measured_ms += measured_ms
             self._expected_ms += expected
 
+    def occupy(self, busy_ms: float) -> None:
+        """The engine could do nothing else for so long, what is observed included."""
+        self._busy_ms += busy_ms
+
     def end_period(self, now_s: float) -> None:
         """Learn from what was observed in it, and forget what is too long ago.
 
         What was not measured counts as the table says: two stalls are not yet a slow machine.
         """
         if self._expected_ms > 0:
-            self._ratios.append((now_s, min(self._measured_ms / self._expected_ms, 10.0)))
-            self._measured_ms = self._expected_ms = 0.0
-        while self._ratios and self._ratios[0][0] < now_s - WINDOW_S:
-            self._ratios.popleft()
+            whole_ms = max(self._busy_ms, self._measured_ms)
+            ratios = (min(ms / self._expected_ms, 10.0) for ms in (self._measured_ms, whole_ms))
+            self._seen.append(Seen(now_s, *ratios))
+            self._expected_ms = self._measured_ms = self._busy_ms = 0.0
+        while self._seen and self._seen[0].when_s < now_s - WINDOW_S:
+            self._seen.popleft()
         beyond = WINDOW // 100
-        slowest = heapq.nlargest(beyond, (ratio for _, ratio in self._ratios))
-        num_unmeasured = WINDOW - len(self._ratios)
+        slowest = heapq.nlargest(beyond, (seen.ratio for seen in self._seen))
+        num_unmeasured = WINDOW - len(self._seen)
         unmeasured = [1.0] * min(beyond, num_unmeasured)
         self.slowdown = max(LEAST_SLOWDOWN, heapq.nlargest(beyond, slowest + unmeasured)[-1])
-        ratios = [ratio for _, ratio in self._ratios]
-        newest = [1.0] * (NEWEST - len(ratios)) + ratios[-NEWEST:]
-        average = (sum(ratios) + num_unmeasured) / WINDOW
+        wholes = [seen.whole for seen in self._seen]
+        newest = [1.0] * (NEWEST - len(wholes)) + wholes[-NEWEST:]
+        average = (sum(wholes) + num_unmeasured) / WINDOW
         self.usual = max(LEAST_SLOWDOWN, average, statistics.median(newest))
 
 

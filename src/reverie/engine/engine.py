@@ -274,6 +274,7 @@ class Engine:
         changes = self.runtime.changes(batch.slots)
         self._publish(handles, frames, batch, changes)
         self.costs.observe(len(handles), plan.num_steps, (finished_s - began_s) * 1000)
+        self.costs.occupy((self._clock() - began_s) * 1000)
 
     def _read(
         self, handles: Sequence[Handle], num_steps: int
@@ -352,6 +353,7 @@ class Engine:
         finished_s = self._spend("commit", began_s, sharing)
         assert self.costs is not None
         self.costs.observe(len(slots), 0, (finished_s - began_s) * 1000)
+        self.costs.occupy((finished_s - began_s) * 1000)
 
     def _keep(self, now_s: float, is_busy: bool = False) -> bool:
         """Take the snapshot that has been wanted for longest: because somebody asked for it, or so
@@ -376,6 +378,8 @@ class Engine:
         handle._notify(handle._on_kept)
         for answer in answers:
             answer()
+        assert self.costs is not None
+        self.costs.occupy((self._clock() - began_s) * 1000)
         return True
 
     def _warm(self, now_s: float, opens_s: float) -> bool:
