@@ -148,7 +148,7 @@ def test_capacity_counts_the_commit_and_leaves_the_guard_band() -> None:
     assert capacity(FPS, table(200, 5), 8) == 1  # too slow, but one may always play
 
 
-def test_pictures_must_be_there_nearly_always_and_commits_on_average() -> None:
+def test_pictures_must_be_there_nearly_always_and_commits_mostly() -> None:
     costs = table()  # 13 ms a picture, 8 its commit
     assert costs.period_ms({1: 2}) == pytest.approx(2 * 21)
     costs.slowdown, costs.usual = 1.7, 1.05
@@ -271,13 +271,16 @@ def test_the_machine_is_believed_when_it_is_slow() -> None:
     run_periods(costs, 1.0, 100)
     run_periods(costs, 9.0, 3, 5.0)
     assert costs.slowdown == 1.0  # three stalls are no slow machine
-    assert costs.usual == pytest.approx(1 + 3 * 8 / WINDOW)
+    assert costs.usual == 1.0
     run_periods(costs, 2.0, 1, 5.2)
     assert costs.slowdown == pytest.approx(2)
     run_periods(costs, 2.0, 4, 5.3)
     assert costs.usual == pytest.approx(2)  # five of the last nine, and three stalls
     run_periods(costs, 1.0, 9, 5.6)
-    assert 1 < costs.usual < 1.1  # the average of all
+    assert costs.usual == 1.0  # eight of 121 are not one of ten
+    run_periods(costs, 1.5, 20, 6.1)
+    run_periods(costs, 1.0, 9, 7.2)
+    assert costs.usual == pytest.approx(1.5)
     costs.observe(9, 1, 1000.0)  # an entry that was never measured
     costs.end_period(6.0)
     assert costs.slowdown == pytest.approx(2)
@@ -285,7 +288,7 @@ def test_the_machine_is_believed_when_it_is_slow() -> None:
     assert costs.slowdown == costs.usual == 1.0
 
 
-def test_what_the_engine_does_besides_counts_on_average() -> None:
+def test_what_the_engine_does_besides_counts() -> None:
     costs = table()
     for i in range(WINDOW):
         costs.observe(1, 1, 13.0)

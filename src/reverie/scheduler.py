@@ -7,7 +7,7 @@ picture is due one period later. Costs come from the runtime's measured table, i
 
 What is promised: no frame is late while, of the cheapest way to draw what was admitted, pictures
 are there after less than (1 - GUARD) / (1 + BATCH_GAIN) of a period at the 99th percentile, and all
-of it takes less than that on average. (A commit may run into the next period, but not every time.)
+of it takes less than that at the 90th. (A commit may run into the next period, but not often.)
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ BATCH_GAIN = 0.05
 LEAST_SLOWDOWN = 0.5
 """However fast frames were, the table is not believed to be wrong by more than this."""
 WINDOW = 400
-"""Periods of the past that the 99th percentile and the average are taken of."""
+"""Periods of the past that percentiles are taken of."""
 NEWEST = 9
-"""Of these, whose median is believed at once if it is worse than the average of all."""
+"""Of these, whose median is believed at once if it is worse than the 90th percentile of all."""
 WINDOW_S = 20.0
 """What was measured longer ago than this says nothing about the machine as it is now."""
 HALF = 0.5
@@ -131,8 +131,8 @@ class Costs:
         """99th percentile of what periods took of late, over what the table says; below 1 where the
         table was measured on a machine that was busy with something else."""
         self.usual = 1.0
-        """The average of the same, with everything that the engine did beside drawing and commits;
-        the median of the last few periods where that is more."""
+        """90th percentile of the same, with everything that the engine did beside drawing and
+        commits; the median of the last few periods where that is more."""
         self._seen: deque[Seen] = deque(maxlen=WINDOW)
         self._expected_ms = self._measured_ms = self._busy_ms = 0.0  # of the current period
         self._splits: dict[int, list[Split]] = {}
@@ -148,7 +148,7 @@ class Costs:
     def period_ms(self, counts: Mapping[int, int]) -> float:
         """What it takes of a period to draw one frame of each of so many sessions, by their
         denoising steps, in the batches that suit best: until the last picture is there, at the 99th
-        percentile, or until the device is free again, on average; whichever is more.
+        percentile, or until the device is free again, at the 90th; whichever is more.
         """
         splits = [self._split(count, num_steps) for num_steps, count in counts.items()]
         drawn_ms = sum(split.drawn_ms for split in splits) * self.slowdown
@@ -210,13 +210,11 @@ class Costs:
             self._seen.popleft()
         beyond = WINDOW // 100
         slowest = heapq.nlargest(beyond, (seen.ratio for seen in self._seen))
-        num_unmeasured = WINDOW - len(self._seen)
-        unmeasured = [1.0] * min(beyond, num_unmeasured)
+        unmeasured = [1.0] * min(beyond, WINDOW - len(self._seen))
         self.slowdown = max(LEAST_SLOWDOWN, heapq.nlargest(beyond, slowest + unmeasured)[-1])
-        wholes = [seen.whole for seen in self._seen]
-        newest = [1.0] * (NEWEST - len(wholes)) + wholes[-NEWEST:]
-        average = (sum(wholes) + num_unmeasured) / WINDOW
-        self.usual = max(LEAST_SLOWDOWN, average, statistics.median(newest))
+        wholes = [1.0] * (NEWEST - len(self._seen)) + [seen.whole for seen in self._seen]
+        ninth_of_ten = sorted(wholes)[len(wholes) * 9 // 10]
+        self.usual = max(LEAST_SLOWDOWN, ninth_of_ten, statistics.median(wholes[-NEWEST:]))
 
 
 def schedule(tasks: Iterable[Task], now_s: float, costs: Costs) -> Plan | None:
