@@ -174,7 +174,7 @@ class FakeRuntime:
         self._work(self._prefill_ms * len(frames))
         self._pending[slot] = None
         self._num_warmed[slot] = first + len(frames) + self._world.config.context
-        self._places[slot] = np.array([0, 0, int(frames[-1].mean())], np.int64)
+        self._places[slot] = np.array([seed % 97, 0, int(frames[-1].mean())], np.int64)
 
     def step(self, batch: Batch) -> NDArray[np.uint8]:
         self.commit(batch.slots)

@@ -288,6 +288,23 @@ def test_the_machine_is_believed_when_it_is_slow() -> None:
     assert costs.slowdown == costs.usual == 1.0
 
 
+def test_a_machine_that_is_met_for_the_first_time_may_stall_three_times() -> None:
+    costs = table()
+    run_periods(costs, 3.0, 3)
+    assert costs.slowdown == costs.usual == 1.0
+    run_periods(costs, 3.0, 1, 0.2)
+    assert costs.slowdown == costs.usual == pytest.approx(3)
+
+
+def test_what_is_done_while_nobody_plays_counts_for_nothing() -> None:
+    costs = table()
+    for i in range(30):
+        costs.occupy(40.0)  # a paused session is saved, again and again
+        costs.end_period(i * PERIOD_S)
+    run_periods(costs, 1.0, 1, 2.0)
+    assert costs.usual == 1.0
+
+
 def test_what_the_engine_does_besides_counts() -> None:
     costs = table()
     for i in range(WINDOW):

@@ -5,9 +5,10 @@ of 1/fps, so that frames which can be drawn together are due together. Tick i op
 picture is due one period later. Costs come from the runtime's measured table, in milliseconds by
 (batch size, denoising steps), where 0 steps is the commit that follows a picture.
 
-What is promised: no frame is late while, of the cheapest way to draw what was admitted, pictures
-are there after less than (1 - GUARD) / (1 + BATCH_GAIN) of a period at the 99th percentile, and all
-of it takes less than that at the 90th. (A commit may run into the next period, but not often.)
+What is promised to whoever is admitted: of the cheapest way to draw all of them, pictures are there
+after less than (1 - GUARD) / (1 + BATCH_GAIN) of a period at the 99th percentile, and all of it is
+done after that at the 90th: a commit may run into the next period, but not often. On a machine that
+is always the same, no frame is late.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ LEAST_SLOWDOWN = 0.5
 """However fast frames were, the table is not believed to be wrong by more than this."""
 WINDOW = 400
 """Periods of the past that percentiles are taken of."""
+LEAST_WINDOW = 40
+"""Periods that the 90th is taken of at least: what was not measured counts as the table says."""
 NEWEST = 9
 """Of these, whose median is believed at once if it is worse than the 90th percentile of all."""
 WINDOW_S = 20.0
@@ -75,8 +78,8 @@ class Demand(NamedTuple):
     """What a session that holds a place asks of every period.
 
     num_steps: the most it wants, or exactly as many. idle: nobody steers it, so it is not drawn at
-    every tick; offset: of the ticks that are its own then. is_new: it is about to play, or has
-    played for less than NEW_FRAMES.
+    every tick; offset: of the ticks that are its own then. is_new: fewer than NEW_FRAMES of it were
+    drawn.
     """
 
     num_steps: int
@@ -128,11 +131,11 @@ class Costs:
         if not self.steps:
             raise ValueError("the cost table is empty; expected milliseconds by (batch, steps)")
         self.slowdown = 1.0
-        """99th percentile of what periods took of late, over what the table says; below 1 where the
-        table was measured on a machine that was busy with something else."""
+        """99th percentile of what drawing and commits took in a period of late, over what the table
+        says; below 1 where that was measured on a machine that was busy with something else."""
         self.usual = 1.0
-        """90th percentile of the same, with everything that the engine did beside drawing and
-        commits; the median of the last few periods where that is more."""
+        """90th percentile of the same with what comes on top: pictures are sent, moments are kept.
+        The median of the last few periods where that is more."""
         self._seen: deque[Seen] = deque(maxlen=WINDOW)
         self._expected_ms = self._measured_ms = self._busy_ms = 0.0  # of the current period
         self._splits: dict[int, list[Split]] = {}
@@ -205,14 +208,14 @@ class Costs:
             whole_ms = max(self._busy_ms, self._measured_ms)
             ratios = (min(ms / self._expected_ms, 10.0) for ms in (self._measured_ms, whole_ms))
             self._seen.append(Seen(now_s, *ratios))
-            self._expected_ms = self._measured_ms = self._busy_ms = 0.0
+        self._expected_ms = self._measured_ms = self._busy_ms = 0.0
         while self._seen and self._seen[0].when_s < now_s - WINDOW_S:
             self._seen.popleft()
         beyond = WINDOW // 100
         slowest = heapq.nlargest(beyond, (seen.ratio for seen in self._seen))
         unmeasured = [1.0] * min(beyond, WINDOW - len(self._seen))
         self.slowdown = max(LEAST_SLOWDOWN, heapq.nlargest(beyond, slowest + unmeasured)[-1])
-        wholes = [1.0] * (NEWEST - len(self._seen)) + [seen.whole for seen in self._seen]
+        wholes = [1.0] * (LEAST_WINDOW - len(self._seen)) + [seen.whole for seen in self._seen]
         ninth_of_ten = sorted(wholes)[len(wholes) * 9 // 10]
         self.usual = max(LEAST_SLOWDOWN, ninth_of_ten, statistics.median(wholes[-NEWEST:]))
 

@@ -11,6 +11,7 @@ from typing import Any
 from reverie.core import Action, ActionSpace, Frame, ReverieError
 from reverie.engine import (
     Engine,
+    EngineProcess,
     Handle,
     RemoteHandle,
     SavedSession,
@@ -68,6 +69,12 @@ def eventually(holds: Callable[[], bool], timeout_s: float = 5.0) -> bool:
     while not holds() and time.monotonic() < end_s:
         time.sleep(0.005)
     return holds()
+
+
+def open_when_free(engine: EngineProcess, **wanted: Any) -> RemoteHandle:
+    """A session, as soon as it is known here that there is room."""
+    assert eventually(lambda: engine.has_room)
+    return engine.open(**wanted)
 
 
 def frames(handle: Handle | RemoteHandle, count: int, timeout_s: float = 5.0) -> list[Frame]:

@@ -25,7 +25,7 @@ from reverie.engine.handle import Prompted
 from reverie.engine.mail import Act, Outbox
 from reverie.engine.process_child import _Child
 from reverie.session import ActionMailbox, FullError, SessionState
-from tests.engine.processes import act, eventually, fake_engine, frames, saved
+from tests.engine.processes import act, eventually, fake_engine, frames, open_when_free, saved
 from tests.fakes import PROMPTED, SPACE
 
 
@@ -46,7 +46,7 @@ def test_it_is_the_engine_that_was_asked_for(process: EngineProcess):
 
 
 def test_a_replay_is_played_bit_for_bit_as_here(process: EngineProcess):
-    handle = process.open(seed=5)
+    handle = open_when_free(process, seed=5)
     act(handle, 1, keys={"forward"}, mouse=(3, 0))
     frames(handle, 8)
     act(handle, 2, keys={"back"})
@@ -58,7 +58,7 @@ def test_a_replay_is_played_bit_for_bit_as_here(process: EngineProcess):
     assert whole.replay is not None
     with fake_engine(space=PROMPTED) as engine:
         here = {f.frame_index: f for f in frames(engine.open(replay=whole.replay), 12)}
-    again = process.open(replay=whole.replay)
+    again = open_when_free(process, replay=whole.replay)
     there = {f.frame_index: f for f in frames(again, 12)}
     again.close()
     common = here.keys() & there.keys()
@@ -67,7 +67,7 @@ def test_a_replay_is_played_bit_for_bit_as_here(process: EngineProcess):
 
 
 def test_actions_are_answered_and_times_are_of_one_clock(process: EngineProcess):
-    handle = process.open()
+    handle = open_when_free(process)
     frames(handle, 1)
     before_s = time.monotonic()
     act(handle, 7, keys={"forward"})
@@ -79,7 +79,7 @@ def test_actions_are_answered_and_times_are_of_one_clock(process: EngineProcess)
 
 
 def test_everything_a_player_can_do_goes_through(process: EngineProcess):
-    handle = process.open(start="start-1", seed=3, paused=True)
+    handle = open_when_free(process, start="start-1", seed=3, paused=True)
     assert eventually(lambda: handle.state is SessionState.PAUSED)
     assert handle.take() is None
     handle.resume()
@@ -141,7 +141,10 @@ def test_a_place_that_is_gone_when_the_session_gets_there_is_refused(process: En
     assert eventually(lambda: process.num_active == 0 and process.status.num_active == 0)
     with process._lock:  # nothing is heard meanwhile
         process._status = replace(process._status, capacity=9, has_room=True)
-        opened = [process.open() for _ in range(4)]
+        opened = []
+        for _ in range(4):
+            process._num_moves_there = process._num_moves
+            opened.append(process.open())
     assert eventually(lambda: opened[3].state is SessionState.ENDED)
     assert (opened[3].refused, opened[3].reason) == (True, "every place is taken")
     assert not process.has_room
@@ -152,7 +155,7 @@ def test_a_place_that_is_gone_when_the_session_gets_there_is_refused(process: En
 
 
 def test_what_is_restarted_shows_nothing_of_before(process: EngineProcess):
-    handle = process.open(seed=1)
+    handle = open_when_free(process, seed=1)
     frames(handle, 15)
     assert eventually(lambda: handle.kept is not None)
     told: list[SessionState] = []
@@ -168,7 +171,7 @@ def test_what_is_restarted_shows_nothing_of_before(process: EngineProcess):
 
 
 def test_nobody_waits_for_an_answer_of_what_has_ended(process: EngineProcess):
-    handle = process.open(seed=1)
+    handle = open_when_free(process, seed=1)
     frames(handle, 12)
     assert eventually(lambda: handle.kept is not None)
     answers: list[object] = []
@@ -184,7 +187,7 @@ def test_nobody_waits_for_an_answer_of_what_has_ended(process: EngineProcess):
 
 
 def test_nothing_of_a_player_is_left_when_the_session_ends(process: EngineProcess):
-    handle = process.open(seed=1)
+    handle = open_when_free(process, seed=1)
     picture = frames(handle, 30)[-1].pixels
     assert handle.kept is not None
     assert handle.kept.replay is not None
@@ -195,7 +198,7 @@ def test_nothing_of_a_player_is_left_when_the_session_ends(process: EngineProces
     gc.collect()
     assert [thing() is None for thing in remains] == [True] * 4
     del handle
-    frames(other := process.open(), 2)  # whatever was under way has passed
+    frames(other := open_when_free(process), 2)  # whatever was under way has passed
     gc.collect()
     assert gone() is None
     other.close()

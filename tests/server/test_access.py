@@ -265,6 +265,18 @@ def test_after_wrong_secrets_right_ones_wait_too(door: Door):
     assert door.access.of_request(request(door.key)).who == "shop"
 
 
+def test_a_key_is_limited_from_however_many_addresses(door: Door):
+    token = door.token()
+    for number in range(499):
+        door.access.of_request(request(token, address=f"203.0.113.{number % 250}"))
+    with pytest.raises(ProtocolError, match="too many requests with this key") as caught:
+        door.access.of_request(request(door.key, address="198.51.100.1"))
+    assert caught.value.code is CloseCode.FLOODING
+    door.access.of_request(request(door.narrow, address="198.51.100.1"))  # another's is not
+    door.clock.advance(1)
+    assert door.access.of_request(request(token)).who == "shop"
+
+
 @given(st.lists(st.floats(0, 5), max_size=80), st.floats(0.1, 50), st.floats(1, 20))
 def test_never_more_than_the_burst_and_the_rate(gaps: list[float], rate: float, burst: float):
     clock = FakeClock()

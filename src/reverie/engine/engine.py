@@ -71,7 +71,7 @@ class Engine:
         self._fps = float(world.config.fps)
         self._origin_s = 0.0
         self._pace: Pace | None = None
-        self._busy_until_s = 0.0
+        self._busy_until_s = self._occupied_until_s = 0.0
         self._wake = threading.Condition()
         self._called = False
         self._stopping = False
@@ -274,7 +274,7 @@ class Engine:
         changes = self.runtime.changes(batch.slots)
         self._publish(handles, frames, batch, changes)
         self.costs.observe(len(handles), plan.num_steps, (finished_s - began_s) * 1000)
-        self.costs.occupy((self._clock() - began_s) * 1000)
+        self._occupy(began_s)
 
     def _read(
         self, handles: Sequence[Handle], num_steps: int
@@ -339,6 +339,13 @@ class Engine:
             handle.device_s += (now_s - began_s) / len(handles)
         return now_s
 
+    def _occupy(self, began_s: float) -> None:
+        """From then on until now nothing else could be done, as far as that is not said yet."""
+        assert self.costs is not None
+        now_s = self._clock()
+        self.costs.occupy((now_s - max(began_s, self._occupied_until_s)) * 1000)
+        self._occupied_until_s = now_s
+
     def _commit(self, slots: Sequence[int]) -> None:
         slots = tuple(slots)
         self._uncommitted = [slot for slot in self._uncommitted if slot not in slots]
@@ -353,7 +360,7 @@ class Engine:
         finished_s = self._spend("commit", began_s, sharing)
         assert self.costs is not None
         self.costs.observe(len(slots), 0, (finished_s - began_s) * 1000)
-        self.costs.occupy((finished_s - began_s) * 1000)
+        self._occupy(began_s)
 
     def _keep(self, now_s: float, is_busy: bool = False) -> bool:
         """Take the snapshot that has been wanted for longest: because somebody asked for it, or so
@@ -378,8 +385,7 @@ class Engine:
         handle._notify(handle._on_kept)
         for answer in answers:
             answer()
-        assert self.costs is not None
-        self.costs.occupy((self._clock() - began_s) * 1000)
+        self._occupy(began_s)
         return True
 
     def _warm(self, now_s: float, opens_s: float) -> bool:
@@ -393,7 +399,8 @@ class Engine:
                 return False
             handle = min(warming, key=lambda h: h._warmed_s)
             clip, ready = handle._start, self._ready(handle)
-            frame_ms = self.costs.frame_ms(1, self.costs.steps[0]) if ready is None else 0.0
+            is_remembered = ready is not None and handle._saved is None
+            frame_ms = 0.0 if is_remembered else self.costs.frame_ms(1, self.costs.steps[0])
             if opens_s - now_s < frame_ms / 1000 and now_s - handle._warmed_s < PATIENCE_S:
                 return False
             session, i = handle._session, handle._num_warmed

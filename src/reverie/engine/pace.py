@@ -121,7 +121,7 @@ class Pace:
 def demand(handle: Handle) -> Demand:
     """What a session asks of every period."""
     session = handle._session
-    is_new = handle.num_frames < NEW_FRAMES and session.state is not SessionState.PAUSED
+    is_new = handle.num_frames < NEW_FRAMES
     if handle._script:
         return Demand(handle._script[0][1], exact=True, is_new=is_new)
     idle = session.state is SessionState.IDLE

@@ -195,7 +195,7 @@ class EngineProcess:
         """
         if self._dead or self._stopping or len(self._handles) >= self._status.capacity:
             return False
-        return self._status.has_room or self._num_moves != self._num_moves_there
+        return self._status.has_room and self._num_moves == self._num_moves_there
 
     def open(
         self,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from reverie.core import ReverieError
 from reverie.world import World
 
-LINK_VERSION = 1
+LINK_VERSION = 2
 MAX_FRAMES = 36_000
 """Half an hour at 20 frames a second; what is longer has no link any more."""
 MAX_LINK_BYTES = 512 * 1024

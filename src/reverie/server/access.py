@@ -116,6 +116,7 @@ class Access:
             with self._counting_guesses(address):
                 grant = self._verify(tokens[0].removeprefix(TOKEN_PREFIX), may_be_old=is_back)
             _check_origin(websocket, grant)
+            self._openings.spend(f"key {grant.who}", "sockets are opened too fast with this key")
             websocket.state.grant = grant
 
     def of_socket(self, websocket: WebSocket, world: str) -> Grant:
@@ -172,6 +173,7 @@ class Access:
             else:
                 grant = self._verify(secret)
         _check_origin(request, grant)
+        self._requests.spend(f"key {grant.who}", "too many requests with this key")
         if world is not None and not grant.allows(world):
             raise ProtocolError(CloseCode.FORBIDDEN, f"not good for world {world!r:.60}")
         return grant
