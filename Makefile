@@ -30,9 +30,9 @@ help:
 play: $(VENV)/.installed $(if $(findstring --simulator,$(ARGS)),$(VENV)/.installed-simulator)
 	@$(BIN)/reverie play $(ARGS) || [ $$? -eq 130 ]
 
-# pytest is last, so that its summary is what one reads.
+# pytest is last, so that its summary is what one reads. Two tests at a time, but for those that look at the clock (tests/turns.py).
 test: lint
-	@CHROMIUM=$$(sh scripts/chromium.sh) && export CHROMIUM && $(BIN)/python -m pytest
+	@CHROMIUM=$$(sh scripts/chromium.sh) && export CHROMIUM && $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,27 @@ from reverie.data.episode import Dataset
 from reverie.data.record import record
 from reverie.world import World
 from tests.tiny_world import write_tiny_world
+from tests.turns import FOLDER, may_share, turn
 
 # Networks of tests are tiny: a second thread only waits for the first. Read when torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        locks = tempfile.TemporaryDirectory()
+        os.environ[FOLDER] = locks.name  # for the workers
+        config.add_cleanup(locks.cleanup)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not may_share(item.path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with turn(item.path):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -43,9 +43,10 @@ MINIATURE = {
 }
 
 
-def run(script: str, out: Path) -> subprocess.CompletedProcess[str]:
+def run(script: str, out: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     reverie = Path(sys.executable).parent / "reverie"
-    environment = {**os.environ, **MINIATURE, "REVERIE": str(reverie), "OMP_NUM_THREADS": "1"}
+    own = {"REVERIE": str(reverie), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **MINIATURE, **own, **settings}
     return subprocess.run(
         [str(ROOT / "runs" / script), str(out)],
         env=environment,
@@ -116,6 +117,6 @@ def test_a_finished_recipe_does_nothing_again(finished: Path) -> None:
     checkpoint = finished / "distilled" / "checkpoint.pt"
     observed = finished / "report" / "observed_1.jsonl"
     before = checkpoint.read_bytes(), observed.read_bytes()
-    again = run("meadow_cpu.sh", finished)
+    again = run("meadow_cpu.sh", finished, PROCESSES="1")
     assert again.returncode == 0, again.stderr[-2000:]
     assert (checkpoint.read_bytes(), observed.read_bytes()) == before
