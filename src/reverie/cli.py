@@ -222,9 +222,16 @@ def worlds(as_json: AsJson = False) -> None:
 @app.command()
 def record(
     environment: Annotated[
-        str, typer.Argument(metavar="ENV", help="Gymnasium id: reverie/Meadow-v0, module:Name-v0.")
+        str,
+        typer.Argument(metavar="ENV", help="Gymnasium id or what makes one: module:function."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Write a file of the environment's actions, to be edited.")
+    ] = None,
+    actions: Annotated[
+        Path | None, typer.Option(help="Such a file: what a player's keys do.")
+    ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes to train on.", min=0)] = 400,
     validation: Annotated[int, typer.Option(help="Episodes to watch training by.", min=0)] = 20,
     test: Annotated[int, typer.Option(help="Episodes to evaluate on.", min=0)] = 20,
@@ -250,17 +257,29 @@ def record(
     Ctrl-C keeps what is finished, and the same command goes on from there.
     """
     from reverie.data.environment import parse_setting, parse_size
-    from reverie.data.record import record
+    from reverie.data.record import record, write_actions
 
+    settings = dict(map(parse_setting, env_kwarg or []))
+    if init is not None:
+        keys = write_actions(environment, init, settings, overwrite)
+        then = f"reverie record {environment} --actions {init} --out DATA"
+        line = f"{init}: {len(keys)} keys; edit it, then: {then}"
+        _report({"path": str(init), "keys": list(keys)}, line, as_json)
+        return
+    if out is None:
+        raise ReverieError(
+            "give --out, the folder of the data set, or --init to describe the actions"
+        )
     dataset = record(
         environment,
         out,
+        actions=actions,
         episodes=episodes,
         validation=validation,
         test=test,
         episode_actions=length,
         policy=policy,
-        env_kwargs=dict(map(parse_setting, env_kwarg or [])),
+        env_kwargs=settings,
         seed=seed,
         processes=processes,
         size=parse_size(picture) if picture else None,
@@ -299,7 +318,7 @@ def train(
     data: Data,
     out: Run,
     steps: Steps,
-    size: Annotated[str, typer.Option(help="tiny, small (CPU) or large (GPU).")] = "small",
+    size: Annotated[str, typer.Option(help="tiny, mini, small (CPU) or large (GPU).")] = "small",
     batch_size: BatchSize = 16,
     learning_rate: LearningRate = 1e-3,
     begin_with: Annotated[

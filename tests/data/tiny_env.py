@@ -111,6 +111,25 @@ class TinyAdvance(Tiny):
         return info
 
 
+class Pad(Tiny):
+    """Takes a Dict of things, as a game with a gamepad does."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__("discrete", render_mode=render_mode)
+        turn = spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = spaces.Dict({"move": spaces.MultiDiscrete([3, 3]), "turn": turn})
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.yaw += 3 * float(action["turn"][0])
+        return super().step(action["move"])
+
+
+def make_pad(**kwargs: Any) -> Pad:
+    """What makes an environment, not its id."""
+    return Pad(**kwargs)
+
+
 gymnasium.register("TinyAdvance-v0", "tiny_env:TinyAdvance")
 gymnasium.register("Tiny-v0", "tiny_env:Tiny")
 

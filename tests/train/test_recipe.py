@@ -78,6 +78,18 @@ def test_every_size_plays_a_frame(name: str) -> None:
     assert 2 * sum(weight.numel() for weight in weights) < 36e6  # bytes; starts need 4e6
 
 
+def test_networks_are_as_large_as_the_pictures(tmp_path: Path) -> None:
+    counts: dict[str, Any] = {"episodes": 1, "validation": 1, "test": 0, "processes": 1}
+    for size in ((48, 80), (50, 80)):
+        record("reverie/Meadow-v0", tmp_path / str(size[0]), **counts, size=size,
+               episode_actions=20, progress=False)  # fmt: skip
+    train_stage("autoencoder", tmp_path / "48", tmp_path / "run", "tiny", CONFIG)
+    config = load_autoencoder(tmp_path / "run" / "autoencoder").config
+    assert (config.width, config.height, config.channels) == (80, 48, 8)
+    with pytest.raises(ReverieError, match="not a multiple of 16; record with --picture 80x48"):
+        train_stage("autoencoder", tmp_path / "50", tmp_path / "other", "tiny", CONFIG)
+
+
 def test_the_same_commands_make_the_same_networks(prompted_set: Path, tmp_path: Path) -> None:
     for stage in ("autoencoder", "denoiser"):
         for run in ("first", "again"):

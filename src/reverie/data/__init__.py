@@ -6,6 +6,7 @@
     player.py       what the scripted player knows, and how they turn their head
     episode.py      Episode, Dataset: the folder on disk, 1-4 bytes a frame
     actions.py      actions <-> compact columns
+    mapping.py      a TOML file: what a player's keys do in an environment of any action space
     card.py         the data set's README, with what the players did
     environment.py  any Gymnasium environment with pixels, seen in one way
     render.py       data set -> memory-mapped frames, by many processes

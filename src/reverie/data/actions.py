@@ -1,11 +1,12 @@
 """Actions as they lie in a log: a few bytes a frame, and exactly what the environment was given.
 
-Four kinds, by what the environment takes:
+Five kinds, by what the environment takes:
 
     controls   the encoded vector of a `core.ActionSpace`, which it offers as `unwrapped.controls`
     discrete   one of n choices (Discrete); a world sees n keys, of which at most one is held
     binary     n switches (MultiBinary); a world sees n keys
     vector     numbers (Box), stored as they are, float32; no `core.ActionSpace`
+    mapped     anything else: a TOML file says what a player's keys set (`data.mapping`)
 
 Recording rounds every action to what the log can hold *before* the environment sees it, so that a
 replay is exact.
@@ -21,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reverie.core import Action, ActionSpace, ReverieError, split_by_attribute
+from reverie.data.mapping import ActionMapping
 
 CAMERA_STEP_DEG = 0.5
 """The log's camera resolution. Coarser than a mouse, finer than a pixel of a small picture is
 worth.
 """
 
-KINDS = ("controls", "discrete", "binary", "vector")
+KINDS = ("controls", "discrete", "binary", "vector", "mapped")
 
 Vectors = NDArray[np.float32]
 Columns = dict[str, NDArray[Any]]
@@ -40,7 +42,8 @@ class ActionFormat:
 
     kind: one of `KINDS`. width: A, the length of a vector. space: what a player holds; None for
         plain numbers.
-    shape, low, high: the environment's own shape and bounds of a "vector" action.
+    shape, low, high: the environment's own shape and bounds of a "vector" action. mapping: what
+        the keys of a "mapped" one set.
     """
 
     kind: str
@@ -49,6 +52,11 @@ class ActionFormat:
     shape: tuple[int, ...] = ()
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    mapping: ActionMapping | None = None
+
+    @classmethod
+    def mapped(cls, mapping: ActionMapping) -> ActionFormat:
+        return cls("mapped", mapping.space.width, mapping.space, mapping=mapping)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -72,7 +80,7 @@ class ActionFormat:
         """float32 [A]: nothing held, camera at rest, first slot; all zeros where that has no
         meaning.
         """
-        if self.kind == "controls":
+        if self.kind in ("controls", "mapped"):
             return self._space().encode(Action())
         vector = np.zeros(self.width, np.float32)
         if self.kind == "discrete":
@@ -127,6 +135,8 @@ class ActionFormat:
             return int(np.argmax(vector))
         if self.kind == "binary":
             return (vector > 0.5).astype(np.int8)
+        if self.mapping is not None:
+            return self.mapping.to_env(vector)
         return vector if self.kind == "controls" else vector.reshape(self.shape)
 
     def to_json(self) -> dict[str, Any]:
@@ -137,6 +147,7 @@ class ActionFormat:
             "low": list(self.low),
             "high": list(self.high),
             "action_space": self.space.to_json() if self.space else None,
+            **({"mapping": self.mapping.to_json()} if self.mapping else {}),
         }
 
     @classmethod
@@ -147,6 +158,8 @@ class ActionFormat:
                 "the data set does not say how far the camera looks up and down (pitch_limits), "
                 "so it is of an older Reverie; record it again"
             )
+        if "mapping" in values:
+            return cls.mapped(ActionMapping.from_json(values["mapping"]))
         shape, low, high = (tuple(values[name]) for name in ("shape", "low", "high"))
         return cls(values["kind"], int(values["width"]), space, shape, low, high)
 

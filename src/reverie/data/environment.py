@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from reverie.core import ActionSpace, Pixels, ReverieError
 from reverie.data.actions import ActionFormat, Vectors
+from reverie.data.mapping import ActionMapping, layout_of, read
 from reverie.prompts import Prompter
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ class Simulator:
     """One opened environment.
 
     env_kwargs: for `gymnasium.make`. size: (height, width) of the pictures, area-averaged; None for
-    the environment's own. Raises ReverieError, in one line, where the environment is unknown, has
-    no pixels or takes actions of a kind that is not recorded.
+    the environment's own. actions: file that says what a player's keys do (`data.mapping`), or what
+    was read from it. Raises ReverieError, in one line, where the environment is unknown, has no
+    pixels or takes actions of a kind that is not recorded.
     """
 
     def __init__(
@@ -49,10 +51,11 @@ class Simulator:
         env_id: str,
         env_kwargs: Mapping[str, Any] | None = None,
         size: tuple[int, int] | None = None,
+        actions: str | Path | ActionMapping | None = None,
     ) -> None:
         self.env_id, self.size = env_id, size
         kwargs = dict(env_kwargs or {})
-        env = _make(env_id, kwargs)
+        env = open_env(env_id, kwargs)
         self._pixel_key = _pixel_key(env)
         if self._pixel_key is None and env.render_mode != "rgb_array":
             modes = env.metadata.get("render_modes") or []
@@ -62,9 +65,9 @@ class Simulator:
                     f"environment {env_id!r} has no pixels: neither a uint8 [h, w, 3] observation"
                     " nor render_mode 'rgb_array'"
                 )
-            env = _make(env_id, {**kwargs, "render_mode": "rgb_array"})
+            env = open_env(env_id, {**kwargs, "render_mode": "rgb_array"})
         self._env = env
-        self.actions = action_format(env)
+        self.actions = action_format(env, actions)
         self.fps = float(env.metadata.get("render_fps") or DEFAULT_FPS)
         self._observation: Any = None
         self._advance = _silent_step(env)
@@ -145,12 +148,22 @@ class Simulator:
         self._env.close()
 
 
-def action_format(env: gymnasium.Env[Any, Any]) -> ActionFormat:
-    """How this environment's actions are recorded. ReverieError, naming the space, where they
-    cannot be.
+def action_format(
+    env: gymnasium.Env[Any, Any], actions: str | Path | ActionMapping | None = None
+) -> ActionFormat:
+    """How this environment's actions are recorded; actions as for `Simulator`. ReverieError, naming
+    the space, where they cannot be.
     """
     from gymnasium import spaces
 
+    if isinstance(actions, ActionMapping):
+        if layout_of(env.action_space) != actions.layout:
+            raise ReverieError(
+                f"actions of the environment are now {env.action_space}; record anew"
+            )
+        return ActionFormat.mapped(actions)
+    if actions is not None:
+        return ActionFormat.mapped(read(actions, env.action_space))
     controls = getattr(env.unwrapped, "controls", None)
     space = env.action_space
     if isinstance(controls, ActionSpace):
@@ -173,7 +186,8 @@ def action_format(env: gymnasium.Env[Any, Any]) -> ActionFormat:
         return ActionFormat("vector", len(low), None, space.shape, low, high)
     raise ReverieError(
         f"actions of {env.spec.id if env.spec else 'the environment'} are {space}; recorded are Box"
-        " of floats, Discrete from 0, MultiBinary, a `controls` ActionSpace: wrap it to one of them"
+        " of floats, Discrete from 0, MultiBinary, a `controls` ActionSpace; describe others in a"
+        " file: --init writes it, --actions reads it"
     )
 
 
@@ -223,7 +237,8 @@ def _coverage(old: int, new: int) -> NDArray[np.float32]:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _make(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+def open_env(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
+    """Of a Gymnasium id, "module:Name-v0" or "module:function". Raises ReverieError."""
     try:
         import gymnasium
     except ModuleNotFoundError:
@@ -236,13 +251,21 @@ def _make(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
     try:
         if env_id.startswith("reverie/"):
             importlib.import_module("reverie.envs")
+        if (factory := _factory(env_id)) is not None:
+            return factory(**kwargs)
         return gymnasium.make(env_id, disable_env_checker=True, **kwargs)
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ReverieError(
             f"cannot open environment {env_id!r}: {reason}"
-            " (an environment of another package: 'module:Name-v0')"
+            " (of another package: 'module:Name-v0', or 'module:function' that makes one)"
         ) from None
+
+
+def _factory(env_id: str) -> Callable[..., gymnasium.Env[Any, Any]] | None:
+    """The function or class of "module:name", where the module has it."""
+    module, colon, name = env_id.partition(":")
+    return getattr(importlib.import_module(module), name, None) if colon else None
 
 
 def _silent_step(

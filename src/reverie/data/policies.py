@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from reverie.core import ReverieError
+from reverie.core import ActionSpace, ReverieError
 from reverie.data import options
 from reverie.data.actions import CAMERA_STEP_DEG, ActionFormat, Vectors
 from reverie.data.options import Option
@@ -137,7 +137,18 @@ class Sticky:
             return np.eye(width, dtype=np.float32)[rng.integers(width)]
         if self.actions.kind == "binary":
             return (rng.random(width) < 0.3).astype(np.float32)
+        if self.actions.space is not None:
+            return self._hold(rng, self.actions.space)
         return rng.uniform(self.actions.low, self.actions.high).astype(np.float32)
+
+    def _hold(self, rng: np.random.Generator, space: ActionSpace) -> Vectors:
+        """Up to two keys, and half of the time a turn of the camera."""
+        vector = self.actions.idle()
+        for _ in range(rng.integers(3)):
+            vector[rng.integers(len(space.keys))] = 1.0
+        if space.camera_limit and rng.random() < 0.5:
+            vector[space.camera_columns] = np.clip(rng.normal(0, 0.3, 2), -1, 1)
+        return vector
 
 
 class Still:

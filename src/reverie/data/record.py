@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from reverie.core import ReverieError
-from reverie.data import card, policies
-from reverie.data.environment import Simulator, code_hash, fingerprint
+from reverie.data import card, mapping, policies
+from reverie.data.environment import Simulator, code_hash, fingerprint, open_env
 from reverie.data.episode import (
     CARD_FILE,
     CONFIG_FILE,
@@ -53,6 +53,7 @@ def record(
     env_kwargs: Mapping[str, Any] | None = None,
     reset_options: Mapping[str, Any] | None = None,
     size: tuple[int, int] | None = None,
+    actions: str | Path | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Dataset:
@@ -64,7 +65,9 @@ def record(
     longest episode, in actions. policy: "auto" (the scripted mixture where the environment has
     first-person controls, else sticky random), a name of `policies.NAMES`, or "module:factory".
     reset_options: for `env.reset`; where a value is a list, each episode draws one of it. size:
-    (height, width) of the pictures to render. overwrite: forget what `out` holds.
+    (height, width) of the pictures to render. actions: file that says what a player's keys do
+    (`data.mapping`); not needed where each choice or switch may be a key. overwrite: forget what
+    `out` holds.
 
     Ctrl-C saves what is finished and raises KeyboardInterrupt; the same call goes on later.
     ReverieError for what cannot be recorded, does not fit the data set already in `out`, or cannot
@@ -79,7 +82,7 @@ def record(
     out = Path(out)
     make_folder(out)
     config = _describe(
-        env_id, env_kwargs or {}, reset_options or {}, size, policy, seed, episode_actions
+        env_id, env_kwargs or {}, reset_options or {}, size, actions, policy, seed, episode_actions
     )
     dataset = (None if overwrite else _existing(out, config)) or Dataset(out, config, ())
     have = {(episode.split, episode.number) for episode in dataset.episodes}
@@ -98,6 +101,29 @@ def record(
     finally:
         dataset = _save(dataset, done)
     return dataset
+
+
+def write_actions(
+    env_id: str,
+    path: str | Path,
+    env_kwargs: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> tuple[str, ...]:
+    """Write the file that says what a player's keys do in an environment, one for every choice, to
+    be edited; returns the names of its keys. Raises ReverieError where there is one already.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ReverieError(f"{path} is there already; pass --overwrite to write it anew")
+    env = open_env(env_id, dict(env_kwargs or {}))
+    try:
+        text = mapping.template(env_id, env)
+        path.write_text(text, "utf-8")
+        return mapping.read(path, env.action_space).space.keys
+    except OSError as error:
+        raise ReverieError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        env.close()
 
 
 def play(simulator: Simulator, config: DatasetConfig, split: str, number: int) -> Episode:
@@ -134,7 +160,7 @@ def _draw_options(choices: Mapping[str, Any], rng: np.random.Generator) -> dict[
 
 
 def _open_recorder(config: DatasetConfig, size: tuple[int, int] | None) -> Callable[[Job], Episode]:
-    simulator = Simulator(config.env_id, config.env_kwargs, size)
+    simulator = Simulator(config.env_id, config.env_kwargs, size, config.actions.mapping)
     return lambda job: play(simulator, config, *job)
 
 
@@ -143,12 +169,13 @@ def _describe(
     env_kwargs: Mapping[str, Any],
     reset_options: Mapping[str, Any],
     size: tuple[int, int] | None,
+    actions: str | Path | None,
     policy: str,
     seed: int,
     episode_actions: int,
 ) -> DatasetConfig:
     """Open the environment once, to fail early and to learn what the data set says of it."""
-    simulator = Simulator(env_id, env_kwargs, size)
+    simulator = Simulator(env_id, env_kwargs, size, actions)
     try:
         policy = policies.resolve(policy, simulator.actions)
         simulator.reset(

@@ -153,7 +153,8 @@ def play_back(simulator: Simulator, dataset: Dataset, episode: Episode) -> Itera
 def open_simulator(dataset: Dataset) -> Simulator:
     """The environment of a data set, drawing at the data set's size."""
     config = dataset.config
-    return Simulator(config.env_id, config.env_kwargs, (config.height, config.width))
+    size = (config.height, config.width)
+    return Simulator(config.env_id, config.env_kwargs, size, config.actions.mapping)
 
 
 def led_into(dataset: Dataset, episode: Episode) -> NDArray[np.float32]:

@@ -47,7 +47,7 @@ VIEW_DEG = 79.0
 
 @dataclass(frozen=True)
 class Size:
-    """Networks that fit each other, and the picture they are for."""
+    """Networks that fit each other, and the picture they are thought for; they take the data's."""
 
     autoencoder: AutoencoderConfig
     denoiser: Mapping[str, Any]
@@ -58,13 +58,19 @@ SIZES: Mapping[str, Size] = {
         AutoencoderConfig(64, 32, 8, (8, 16, 16, 32), (0, 1, 1, 1), (1, 1, 1, 1)),
         {"context": 4, "width": 32, "depth": 4, "head_width": 16},
     ),
+    "mini": Size(
+        AutoencoderConfig(64, 64, 16, (16, 32, 64, 128), (0, 1, 1, 1), (1, 1, 1, 2)),
+        {"context": 8, "width": 128, "depth": 6},
+    ),
     "small": Size(AutoencoderConfig(), {"context": 16, "width": 192, "depth": 8}),
     "large": Size(
         AutoencoderConfig(320, 192, 64, (32, 64, 128, 256, 256), (0, 1, 1, 1, 1), (1, 1, 1, 1, 1)),
         {"context": 24, "width": 320, "depth": 8},
     ),
 }
-"""tiny: for tests and rehearsals. small: two CPU cores. large: a GPU; like small, under 40 MB."""
+"""tiny: for tests and rehearsals. mini: a small 2-D game, in minutes. small: two CPU cores. large:
+a GPU; like small, under 40 MB.
+"""
 
 
 def train_stage(
@@ -80,8 +86,8 @@ def train_stage(
 
     num_frames: of the train split to render and use (default: all). begin_with: take its weights to
     begin with, its sizes in place of `size`, and of the stages before this one what `out` has not.
-    Raises ReverieError on an unknown stage or size, pictures of another size, or where the stage
-    before is missing.
+    Raises ReverieError on an unknown stage or size, pictures that do not fit the networks, or where
+    the stage before is missing.
     """
     _expect_one_of("stage", stage, STAGES)
     _expect_one_of("size", size, SIZES)
@@ -94,7 +100,7 @@ def train_stage(
     if networks and (stage == "autoencoder" or not _has(out, "autoencoder")):
         autoencoder = networks[0]
     elif stage == "autoencoder":
-        autoencoder = Autoencoder(SIZES[size].autoencoder)
+        autoencoder = Autoencoder(_drawing(SIZES[size].autoencoder, dataset))
     else:
         autoencoder = load_autoencoder(out / "autoencoder")
     train, validation = _render(dataset, autoencoder.config, num_frames)
@@ -231,6 +237,17 @@ def _open(data: Path, config: RunConfig) -> tuple[Dataset, ActionSpace]:
     parallel.join_processes()
     parallel.share_of(config.batch_size)
     return dataset, space
+
+
+def _drawing(pictures: AutoencoderConfig, dataset: Dataset) -> AutoencoderConfig:
+    """For the pictures of a data set. Raises ReverieError where the latent grid does not fit."""
+    width, height = dataset.config.width, dataset.config.height
+    try:
+        return replace(pictures, width=width, height=height)
+    except ValueError as error:
+        near = (pictures.stride * max(round(n / pictures.stride), 1) for n in (width, height))
+        line = f"{dataset.path}: {error}; record with --picture {'x'.join(map(str, near))}"
+        raise ReverieError(line) from None
 
 
 def _render(
