@@ -14,7 +14,7 @@ from reverie.data.episode import Dataset
 from reverie.data.record import record
 from reverie.world import World
 from tests.tiny_world import write_tiny_world
-from tests.turns import FOLDER, may_share, turn
+from tests.turns import FOLDER, place, turn
 
 # Networks of tests are tiny: a second thread only waits for the first. Read when torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not may_share(item.path))
+    items.sort(key=lambda item: place(item.path))
 
 
 @pytest.hookimpl(wrapper=True)

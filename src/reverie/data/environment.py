@@ -14,6 +14,7 @@ import importlib
 import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -263,8 +264,12 @@ def open_env(env_id: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:
 
 
 def _factory(env_id: str) -> Callable[..., gymnasium.Env[Any, Any]] | None:
-    """The function or class of "module:name", where the module has it."""
+    """The function or class of "module:name", where the module has it; also a module of the folder
+    that one works in.
+    """
     module, colon, name = env_id.partition(":")
+    if colon and (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
     return getattr(importlib.import_module(module), name, None) if colon else None
 
 
