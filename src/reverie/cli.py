@@ -219,27 +219,37 @@ def worlds(as_json: AsJson = False) -> None:
         print("no worlds came with this installation", file=sys.stderr)
 
 
+EnvSettings = Annotated[
+    list[str] | None, typer.Option(help="For the environment: NAME=VALUE, VALUE in JSON.")
+]
+
+
+def _describe_actions(
+    environment: str, path: Path, settings: dict[str, Any], overwrite: bool, as_json: bool
+) -> None:
+    from reverie.data.record import write_actions
+
+    keys = write_actions(environment, path, settings, overwrite)
+    line = f"{path}: {len(keys)} keys; edit it, then record with --actions {path} --out DATA"
+    _report({"path": str(path), "keys": list(keys)}, line, as_json)
+
+
 @app.command()
 def record(
     environment: Annotated[
-        str,
-        typer.Argument(metavar="ENV", help="Gymnasium id or what makes one: module:function."),
+        str, typer.Argument(metavar="ENV", help="Gymnasium id, or module:function that makes one.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     init: Annotated[
         Path | None, typer.Option(help="Write a file of the environment's actions, to be edited.")
     ] = None,
-    actions: Annotated[
-        Path | None, typer.Option(help="Such a file: what a player's keys do.")
-    ] = None,
+    actions: Annotated[Path | None, typer.Option(help="Such a file: what keys do.")] = None,
     episodes: Annotated[int, typer.Option(help="Episodes to train on.", min=0)] = 400,
     validation: Annotated[int, typer.Option(help="Episodes to watch training by.", min=0)] = 20,
     test: Annotated[int, typer.Option(help="Episodes to evaluate on.", min=0)] = 20,
     length: Annotated[int, typer.Option(help="Actions in an episode, at most.", min=1)] = 600,
     policy: Annotated[str, typer.Option(help="Who plays; auto fits the environment.")] = "auto",
-    env_kwarg: Annotated[
-        list[str] | None, typer.Option(help="For the environment: NAME=VALUE, VALUE in JSON.")
-    ] = None,
+    env_kwarg: EnvSettings = None,
     seed: Annotated[int, typer.Option(help="Decides every episode's seed.", min=0)] = 0,
     processes: Annotated[
         int | None, typer.Option(help="How many play at once; one per core if not given.", min=1)
@@ -257,19 +267,13 @@ def record(
     Ctrl-C keeps what is finished, and the same command goes on from there.
     """
     from reverie.data.environment import parse_setting, parse_size
-    from reverie.data.record import record, write_actions
+    from reverie.data.record import record
 
     settings = dict(map(parse_setting, env_kwarg or []))
     if init is not None:
-        keys = write_actions(environment, init, settings, overwrite)
-        then = f"reverie record {environment} --actions {init} --out DATA"
-        line = f"{init}: {len(keys)} keys; edit it, then: {then}"
-        _report({"path": str(init), "keys": list(keys)}, line, as_json)
-        return
+        return _describe_actions(environment, init, settings, overwrite, as_json)
     if out is None:
-        raise ReverieError(
-            "give --out, the folder of the data set, or --init to describe the actions"
-        )
+        raise ReverieError("give --out, the folder of the data set, or --init for its actions")
     dataset = record(
         environment,
         out,
@@ -292,8 +296,6 @@ def record(
 
 
 Data = Annotated[Path, typer.Option(help="Folder of the data set.")]
-
-
 Run = Annotated[Path, typer.Option(help="Folder of the run; every stage has its own in it.")]
 Steps = Annotated[int, typer.Option(help="Training steps of the whole stage.", min=1)]
 BatchSize = Annotated[int, typer.Option(help="Frames or segments in a step.", min=1)]
