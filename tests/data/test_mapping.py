@@ -17,7 +17,7 @@ from reverie.core import Action, ReverieError
 from reverie.data import Dataset
 from reverie.data.actions import ActionFormat
 from reverie.data.environment import action_format
-from reverie.data.mapping import ActionMapping, layout_of, make, read, template
+from reverie.data.mapping import ActionMapping, layout_of, make, parts_of, read, template
 from reverie.data.record import record, write_actions
 from reverie.data.render import render
 
@@ -132,7 +132,17 @@ def test_what_init_writes_can_be_read_and_played_in_every_space(
     for keys in (set(), held):
         action = mapping.to_env(mapping.space.encode(Action(keys)))
         assert space.contains(action), (action, space)
-    assert len(set(mapping.space.keymap)) == len(mapping.space.keymap)
+    ways = {p.name: {p.idle if p.choices else 0.0} for p in parts_of(mapping.layout)}
+    for entry in mapping.values["keys"]:
+        ((name, value),) = entry["sets"].items()
+        ways[name].add(value)
+    for part in parts_of(mapping.layout):  # every choice, and as far as there is to go
+        reached = sorted(ways[part.name])
+        if part.choices:
+            assert reached == list(range(int(part.low), int(part.high) + 1))
+        else:
+            assert reached[-1] > 0 or part.idle == part.high
+            assert reached[0] < 0 or part.idle == part.low
 
 
 @pytest.mark.parametrize(

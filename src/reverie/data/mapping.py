@@ -69,6 +69,11 @@ class Part:
     high: float
     choices: int = 0
 
+    @property
+    def idle(self) -> float:
+        """When nothing is held and the file says nothing: 0, or what is nearest to it."""
+        return min(max(0.0, self.low), self.high)
+
 
 @dataclass(frozen=True, slots=True)
 class ActionMapping:
@@ -104,10 +109,7 @@ class ActionMapping:
     @property
     def _idle(self) -> Values:
         idle = self.values.get("idle", {})
-        return {
-            part.name: float(idle.get(part.name, min(max(0.0, part.low), part.high)))
-            for part in parts_of(self.layout)
-        }
+        return {part.name: float(idle.get(part.name, part.idle)) for part in parts_of(self.layout)}
 
     def to_json(self) -> dict[str, Any]:
         return {"layout": self.layout, "values": self.values}
@@ -295,13 +297,14 @@ def _ways(part: Part, num_parts: int, env: gymnasium.Env[Any, Any]) -> Iterator[
     """Names of keys, and what each sets the part to."""
     title = part.name.replace(".", "_")
     if not part.choices:
-        yield f"{title}_more", min(part.high, 1.0)
-        yield f"{title}_less", max(part.low, -1.0)
+        ways = {"more": min(part.high - part.idle, 1.0), "less": max(part.low - part.idle, -1.0)}
+        yield from ((f"{title}_{way}", value) for way, value in ways.items() if value)
         return
     meanings: Any = getattr(env.unwrapped, "get_action_meanings", None)
     said: Any = meanings() if callable(meanings) else ()
     given = [str(name).lower() for name in said]
     if num_parts > 1 or len(given) != part.choices or len(set(given)) != part.choices:
         given = [f"{title}_{i}" for i in range(part.choices)]
-    for i in range(1, part.choices):  # the first is what is done when nothing is held
-        yield (title if part.choices == 2 else given[i]), part.low + i
+    for i, name in enumerate(given):
+        if part.low + i != part.idle:  # which needs no key
+            yield (title if part.choices == 2 else name), part.low + i
